@@ -1,1 +1,1 @@
-"""."""
+"""How good a judge is: metrics, intervals, floors, human ceiling, reports. No torch here."""
