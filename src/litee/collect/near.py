@@ -1,0 +1,160 @@
+"""Near-duplicate texts: MinHash signatures, locality-sensitive hashing, true Jaccard.
+
+Texts are compared as sets of their character 5-grams after normalisation. Work grows with
+n log n, also when thousands of texts share one template. Knows nothing of prompts and votes.
+
+Sources: Broder (1997), "On the resemblance and containment of documents" (MinHash); Leskovec,
+Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4 (banding). Comparing only
+neighbours in the order of three bands is derived here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from datasketch import MinHash
+
+from litee.progress import progress
+
+_SHINGLE = 5
+_PERMUTATIONS = 128
+_CHUNK = 8192
+_NEIGHBOURS = 8
+#: Allowed chance that one pair exactly at the threshold shares no band.
+_MISS = 1e-3
+#: Candidates whose estimate lies further below the threshold are not verified; the estimate's
+#: standard deviation is at most 0.5 / sqrt(128) = 0.044.
+_MARGIN = 0.15
+
+
+def normalise(text: str) -> str:
+    r"""The text in one form: NFKC, case folded, white space collapsed.
+
+    >>> normalise("  What  IS\tthis? ")
+    'what is this?'
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def shingles(text: str) -> frozenset[str]:
+    """All runs of five characters; a shorter text is one shingle.
+
+    >>> sorted(shingles("abcdef"))
+    ['abcde', 'bcdef']
+    """
+    if len(text) <= _SHINGLE:
+        return frozenset((text,))
+    return frozenset(text[i : i + _SHINGLE] for i in range(len(text) - _SHINGLE + 1))
+
+
+def jaccard(a: str, b: str) -> float:
+    """Shared shingles over all shingles of both texts, in [0, 1].
+
+    >>> jaccard("abcdef", "abcdeg")
+    0.3333333333333333
+    """
+    first, second = shingles(a), shingles(b)
+    both = len(first & second)
+    return both / (len(first) + len(second) - both)
+
+
+def near_pairs(
+    texts: Sequence[str], *, threshold: float, seed: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Positions (i, j) of texts that may be near-duplicates, each pair at most once.
+
+    A pair of Jaccard similarity `threshold` comes out with a chance of 99.9 % or more as long as
+    few texts share its bands; verify with `jaccard`.
+
+    Args:
+        texts: normalised texts, best all different.
+        threshold: in (0, 1].
+        seed: of the hash functions.
+    """
+    if len(texts) < 2:
+        return
+    signatures = _signatures(texts, seed)
+    rows = _rows_per_band(threshold)
+    bands = _PERMUTATIONS // rows
+    keys = _band_keys(signatures, rows, bands)
+    seen: set[int] = set()
+    for band in range(bands):
+        for i, j in _neighbours(keys, band):
+            near = np.mean(signatures[i] == signatures[j], axis=1) >= threshold - _MARGIN
+            for low, high in zip(i[near].tolist(), j[near].tolist(), strict=True):
+                code = low * len(texts) + high
+                if code not in seen:
+                    seen.add(code)
+                    yield low, high
+
+
+def _rows_per_band(threshold: float) -> int:
+    """The longest band with which a pair at the threshold is missed with chance ≤ `_MISS`.
+
+    The chance is (1 − threshold^rows)^bands.
+    """
+    rows = 1
+    while rows < 16 and (1 - threshold ** (rows + 1)) ** (_PERMUTATIONS // (rows + 1)) <= _MISS:
+        rows += 1
+    return rows
+
+
+def _shingle_hashes(text: str) -> npt.NDArray[np.uint32]:
+    """Distinct 32-bit hashes of the text's shingles."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    codes = codes.astype(np.uint64)
+    if len(codes) < _SHINGLE:
+        codes = np.pad(codes, (0, _SHINGLE - len(codes)))
+    count = len(codes) - _SHINGLE + 1
+    hashed = np.zeros(count, dtype=np.uint64)
+    for k in range(_SHINGLE):
+        hashed = (hashed ^ codes[k : k + count]) * np.uint64(0x9E3779B97F4A7C15)
+        hashed ^= hashed >> np.uint64(29)
+    return np.unique((hashed >> np.uint64(32)).astype(np.uint32))
+
+
+def _signatures(texts: Sequence[str], seed: int) -> npt.NDArray[np.uint32]:
+    """MinHash signatures, shape (texts, 128)."""
+    empty = MinHash(num_perm=_PERMUTATIONS, seed=seed, hashfunc=int)
+    table = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint32)
+    with progress("comparing prompts", len(texts), "prompts") as advance:
+        for row, text in enumerate(texts):
+            sketch = empty.copy()
+            hashed = _shingle_hashes(text)
+            for start in range(0, len(hashed), _CHUNK):
+                sketch.update_batch(hashed[start : start + _CHUNK].tolist())
+            table[row] = sketch.hashvalues
+            advance(1)
+    return table
+
+
+def _band_keys(signatures: npt.NDArray[np.uint32], rows: int, bands: int) -> npt.NDArray[np.uint64]:
+    """One 64-bit key per text and band, shape (texts, bands)."""
+    keys = np.zeros((len(signatures), bands), dtype=np.uint64)
+    for row in range(rows):
+        column = signatures[:, row : bands * rows : rows].astype(np.uint64)
+        keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(31)
+    return keys
+
+
+def _neighbours(
+    keys: npt.NDArray[np.uint64], band: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Pairs with the same key in a band that lie close together in the order of three bands.
+
+    Texts that agree in a band are sorted by two further bands, so that in a crowded bucket
+    near-duplicates still come to lie side by side.
+    """
+    bands = keys.shape[1]
+    order = np.lexsort([keys[:, (band + k) % bands] for k in (2, 1, 0)])
+    for lag in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+        i, j = order[:-lag], order[lag:]
+        same = keys[i, band] == keys[j, band]
+        if not same.any():
+            return
+        i, j = i[same], j[same]
+        yield np.minimum(i, j), np.maximum(i, j)
