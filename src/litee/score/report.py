@@ -1,0 +1,252 @@
+"""The report: one HTML file that holds an evaluation and how it came about.
+
+The file is complete in itself: styles and plots are inline, nothing is requested from anywhere,
+and every string from outside is escaped. Knows nothing of how judges are trained or scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from litee.records import CLASSES, Dropped, Score
+from litee.rundir import Receipt, write_text
+from litee.score.cautions import best_floor
+from litee.score.ceiling import max_calibrated_accuracy
+from litee.score.figures import (
+    Plot,
+    coverage_plot,
+    depth_plot,
+    reliability_diagram,
+    weights_bar,
+    whiskers,
+)
+from litee.score.scorecard import Evaluation
+from litee.score.table import percent_cell, score_cell
+
+#: Metrics of the full table: name, heading, whether it is a share.
+METRICS: tuple[tuple[str, str, bool], ...] = (
+    ("log_loss", "Log loss per vote", False),
+    ("log_loss_pair", "Log loss per pair", False),
+    ("brier", "Brier score", False),
+    ("ece", "Calibration error (ECE)", False),
+    ("accuracy", "Accuracy per vote, %", True),
+    ("accuracy_pair", "Accuracy per pair, %", True),
+    ("accuracy_decisive", "Decisive votes, %", True),
+    ("accuracy_both_decisive", "Vote and verdict decisive, %", True),
+    ("accuracy_tie_discounted", "Tie-discounted, %", True),
+    ("accuracy_one_vs_rest", "One-vs-rest, %", True),
+    ("swap_flip_rate", "Verdicts that flip with the order, %", True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLine:
+    """One member of the judged ensemble.
+
+    Attributes:
+        name: of the member.
+        weight: in the ensemble.
+        alone: log loss of the member by itself.
+        without: log loss of the ensemble refitted without it.
+    """
+
+    name: str
+    weight: float
+    alone: Score
+    without: Score
+
+
+@dataclass(frozen=True, slots=True)
+class DepthCurve:
+    """Log loss of a probe by layer.
+
+    Attributes:
+        backbone: the model.
+        points: (layer, log loss), at least one.
+    """
+
+    backbone: str
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What did not fit the token budget.
+
+    Attributes:
+        budget: the budget in words, e.g. "prompt 256, answers 256 each".
+        pairs: number of pairs.
+        pairs_cut: pairs of which something was cut.
+        tokens: tokens of all texts.
+        tokens_cut: tokens that were left out.
+    """
+
+    budget: str
+    pairs: int
+    pairs_cut: int
+    tokens: int
+    tokens_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInput:
+    """All a report can show; only `evaluation` is required, empty parts are left out.
+
+    Attributes:
+        evaluation: the figures.
+        title: of the page.
+        command: the command line that made the run.
+        split: one or more sentences on what was trained on and what was tested on.
+        members: the ensemble's members; the evaluation's main system is the ensemble.
+        depths: probe results, at most four curves.
+        dropped: rows left out.
+        noticed: odd rows that were used.
+        truncation: what was cut.
+        receipt: what the run cost.
+        notes: further sentences for the reader.
+    """
+
+    evaluation: Evaluation
+    title: str = "Judge report"
+    command: str = ""
+    split: str = ""
+    members: tuple[MemberLine, ...] = ()
+    depths: tuple[DepthCurve, ...] = ()
+    dropped: Dropped | None = None
+    noticed: Dropped | None = None
+    truncation: Truncation | None = None
+    receipt: Receipt | None = None
+    notes: tuple[str, ...] = ()
+
+
+def write_report(report: ReportInput, path: Path) -> None:
+    """Write the report to `path` atomically."""
+    write_text(path, render_report(report))
+
+
+def render_report(report: ReportInput) -> str:
+    """The report as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("litee", "score"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = _cell(score_cell)
+    environment.filters["percent"] = _cell(percent_cell)
+    environment.filters["percent_short"] = _cell(lambda s: percent_cell(s, interval=False))
+    environment.filters["in_percent"] = _cell(_in_percent)
+    environment.filters["count"] = "{:,.0f}".format
+    environment.filters["signed"] = _cell(lambda s: score_cell(s, sign="+"))
+    environment.filters["signed_percent"] = _cell(lambda s: percent_cell(s, sign="+"))
+    evaluation = report.evaluation
+    return environment.get_template("report.html").render(
+        r=report,
+        e=evaluation,
+        headline=headline(evaluation),
+        plots={p.name: Markup(p.svg()) for p in _plots(report)},
+        classes=CLASSES,
+        metrics=METRICS,
+        bound=_bound(evaluation),
+        floors=_floors_by_source(evaluation),
+        has_floors=any(s.role == "floor" for s in evaluation.systems),
+    )
+
+
+def _cell(shown: Callable[[Score], str]) -> Callable[[Score], str]:
+    """A template filter: the number, or a dash with the reason as its title."""
+
+    def filtered(score: Score) -> str:
+        if score.value is not None:
+            return shown(score)
+        return Markup('<span class="none" title="{}">—</span>').format(score.reason)
+
+    return filtered
+
+
+def _in_percent(score: Score) -> str:
+    """`58.0 % [56.1, 59.9]`, for running text."""
+    value, bracket, ends = percent_cell(score).partition(" [")
+    return f"{value} %{bracket}{ends}"
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The result in one or two sentences."""
+    main = evaluation.system(evaluation.main)
+    loss, accuracy = main.metrics["log_loss"], main.metrics["accuracy"]
+    parts = [
+        f"On {evaluation.votes:,} votes over {evaluation.groups:,} prompt groups, "
+        f"{main.name} has a log loss of {score_cell(loss)}{_against_floor(evaluation)}."
+    ]
+    if accuracy.value is not None:
+        parts.append(f"It names the voted outcome for {_in_percent(accuracy)} of votes")
+        human = evaluation.human.three_way
+        people = f"; two people agree in {_in_percent(human)} of cases."
+        parts[-1] += people if human.value is not None else "."
+    return " ".join(parts)
+
+
+def _against_floor(evaluation: Evaluation) -> str:
+    floor = best_floor(evaluation)
+    if floor is None or floor.name == evaluation.main:
+        return ""
+    gap = next(d for d in evaluation.differences if d.other == floor.name).metrics["log_loss"]
+    if gap.value is None:
+        return ""
+    word = "below" if gap.value < 0 else "above"
+    return f", {abs(gap.value):.3f} {word} the best floor ({floor.name})"
+
+
+def _bound(evaluation: Evaluation) -> float | None:
+    """The highest accuracy a calibrated judge with the main system's log loss can have."""
+    loss = evaluation.score(evaluation.main, "log_loss").value
+    return None if loss is None else max_calibrated_accuracy(loss)
+
+
+def _floors_by_source(evaluation: Evaluation) -> dict[str, str]:
+    """Source → its lowest floor's log loss and name, in words."""
+    floors = [s.name for s in evaluation.systems if s.role == "floor"]
+    found: dict[str, str] = {}
+    for source in evaluation.sources:
+        losses = [(source.metrics[name]["log_loss"].value, name) for name in floors]
+        known = [(value, name) for value, name in losses if value is not None]
+        found[source.source] = "{:.3f} {}".format(*min(known)) if known else "—"
+    return found
+
+
+def _plots(report: ReportInput) -> Sequence[Plot]:
+    evaluation = report.evaluation
+    names = [s.name for s in evaluation.systems]
+    quiet = [s.name for s in evaluation.systems if s.role == "floor"]
+    human = evaluation.human.three_way.value
+    found = [
+        whiskers(
+            "log-loss",
+            {name: evaluation.score(name, "log_loss") for name in names},
+            label="log loss per vote (lower is better)",
+            main=evaluation.main,
+            quiet=quiet,
+        ),
+        whiskers(
+            "accuracy",
+            {name: evaluation.score(name, "accuracy") for name in names},
+            label="three-way accuracy per vote",
+            main=evaluation.main,
+            quiet=quiet,
+            line=None if human is None else (human, "people agree with each other"),
+            percent=True,
+        ),
+        reliability_diagram(evaluation.calibration),
+        coverage_plot(evaluation.coverage, human),
+    ]
+    if report.members:
+        found.append(weights_bar({m.name: m.weight for m in report.members}))
+    if report.depths:
+        found.append(depth_plot({curve.backbone: curve.points for curve in report.depths}))
+    return [plot for plot in found if plot is not None]

@@ -1,0 +1,253 @@
+"""Results files: one JSON per finished study, and the Markdown page generated from them.
+
+Every figure the project claims lies in `results/<name>.json`, written by the command it names.
+Knows nothing of how a study runs or what its metrics mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+from litee.errors import InputError
+from litee.rundir import Json, Receipt, write_json, write_text
+
+INDEX = "README.md"
+
+#: Metrics that a results file of this name has to carry.
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "demo": ("seconds", "log_loss", "accuracy", "floor_log_loss"),
+    "mt_bench_transfer": (
+        "log_loss",
+        "accuracy",
+        "accuracy_decisive",
+        "ece",
+        "prior_log_loss",
+        "longest_accuracy",
+        "statistics_log_loss",
+        "best_member_log_loss",
+        "gpt4_accuracy",
+    ),
+    "engine_cpu": (
+        "train_speedup_pairjudge",
+        "predict_speedup_pairjudge",
+        "ensemble5_train_ratio",
+        "ensemble5_predict_ratio",
+        "peak_rss_ratio_leanest",
+        "roofline_fraction",
+        "plan_time_error",
+        "plan_memory_error",
+        "budget_overrun",
+    ),
+    "engine_gpu": ("lora_useful_flops_fraction", "tokens_per_second", "peak_gpu_mb"),
+    "lora_litee": ("log_loss", "accuracy", "ece", "pairjudge_log_loss", "pairjudge_time_ratio"),
+    "hardening": ("faults", "corrupted_loaded", "fuzz_inputs", "crashes"),
+}
+
+_KEYS = ("name", "command", "date", "receipt", "metrics", "intervals", "tables", "notes")
+_HEAD = """# Results
+
+Generated from the JSON files in this folder; do not edit. Each file names the command that
+wrote it. Intervals are 95 %.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One study's outcome.
+
+    Attributes:
+        name: file name without `.json`: small letters, digits, `_` and `-`.
+        command: the command that wrote it.
+        date: ISO date, e.g. 2026-11-21.
+        receipt: what the run cost (`litee.rundir.Receipt.to_json`).
+        metrics: flat, name → finite number.
+        intervals: metric → (low, high); only for names in `metrics`.
+        tables: anything larger, as plain JSON.
+        notes: what falls short and why.
+
+    Raises:
+        ValueError: a field breaks these rules.
+    """
+
+    name: str
+    command: str
+    date: str
+    receipt: Mapping[str, Json]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tables: Mapping[str, Json] = field(default_factory=dict)
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
+        if not self.command.strip():
+            raise ValueError("command is empty")
+        date.fromisoformat(self.date)
+        missing = {"seconds", "tokens", "peak_rss_mb", "versions", "seed"} - set(self.receipt)
+        if missing:
+            raise ValueError(f"receipt lacks {', '.join(sorted(missing))}")
+        for key, value in self.metrics.items():
+            if not _is_number(value):
+                raise ValueError(f"metric {key!r} is not a finite number: {value!r}")
+        for key, ends in self.intervals.items():
+            _check_interval(key, ends, self.metrics)
+
+    @property
+    def missing_metrics(self) -> tuple[str, ...]:
+        """Metrics that a file of this name has to carry and does not."""
+        return tuple(m for m in REQUIRED.get(self.name, ()) if m not in self.metrics)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_interval(key: str, ends: Sequence[float], metrics: Mapping[str, float]) -> None:
+    if key not in metrics:
+        raise ValueError(f"interval {key!r} has no metric of that name")
+    if len(ends) != 2 or not all(_is_number(end) for end in ends) or ends[0] > ends[1]:
+        raise ValueError(f"interval {key!r} must be two numbers low <= high, got {ends!r}")
+
+
+def write_result(folder: Path, result: Result) -> Path:
+    """Write `<folder>/<name>.json` and regenerate the page beside it; returns the JSON's path."""
+    path = folder / f"{result.name}.json"
+    record: dict[str, Json] = {
+        "name": result.name,
+        "command": result.command,
+        "date": result.date,
+        "receipt": result.receipt,
+        "metrics": result.metrics,
+        "intervals": {key: list(ends) for key, ends in result.intervals.items()},
+        "tables": result.tables,
+        "notes": result.notes,
+    }
+    write_json(path, record)
+    write_text(folder / INDEX, render_results(folder))
+    return path
+
+
+def new_result(
+    name: str,
+    command: str,
+    receipt: Receipt,
+    metrics: Mapping[str, float],
+    *,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    tables: Mapping[str, Json] | None = None,
+    notes: str = "",
+) -> Result:
+    """A `Result` of today's date from a run's receipt; the arguments are those of `Result`."""
+    today = date.today().isoformat()
+    cost = receipt.to_json()
+    return Result(name, command, today, cost, metrics, intervals or {}, tables or {}, notes)
+
+
+def read_result(path: Path) -> Result:
+    """Read and check one results file.
+
+    Raises:
+        InputError: the file is not JSON or breaks the schema.
+    """
+    fix = "run the command that writes this file again"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or set(record) != set(_KEYS):
+            raise ValueError(f"a results file has exactly the keys {', '.join(_KEYS)}")
+        intervals = {key: (ends[0], ends[1]) for key, ends in record.pop("intervals").items()}
+        result = Result(**record, intervals=intervals)
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise InputError(str(error), place=str(path), fix=fix) from error
+    if result.name != path.stem:
+        raise InputError(f"holds the result {result.name!r}", place=str(path), fix=fix)
+    return result
+
+
+def render_results(folder: Path) -> str:
+    """The Markdown page for all results files of a folder, by name.
+
+    Raises:
+        InputError: a file breaks the schema.
+    """
+    results = [read_result(path) for path in sorted(folder.glob("*.json"))]
+    if not results:
+        return _HEAD + "\nNo study has finished yet.\n"
+    return "\n".join([_HEAD, *(_section(result) for result in results)])
+
+
+def is_stale(folder: Path) -> bool:
+    """Whether the page differs from what its JSON files would give now."""
+    page = folder / INDEX
+    return not page.exists() or page.read_text(encoding="utf-8") != render_results(folder)
+
+
+def _section(result: Result) -> str:
+    receipt = result.receipt
+    seconds = cast("float", receipt["seconds"])
+    lines = [
+        f"## {result.name}",
+        "",
+        f"`{result.command}`",
+        "",
+        f"{result.date}; {seconds:,.0f} s on {receipt.get('device') or 'an unnamed device'}, "
+        f"peak memory {cast('float', receipt['peak_rss_mb']):,.0f} MB, seed {receipt['seed']}.",
+        "",
+        "| metric | value | 95 % interval |",
+        "|---|--:|--:|",
+    ]
+    for key, value in result.metrics.items():
+        ends = result.intervals.get(key)
+        shown = f"{_number(ends[0])} to {_number(ends[1])}" if ends else ""
+        lines.append(f"| {_cell(key)} | {_number(value)} | {shown} |")
+    for title, table in result.tables.items():
+        lines += _table(title, table)
+    if result.missing_metrics:
+        lines += ["", f"**Missing:** {', '.join(result.missing_metrics)}."]
+    if result.notes:
+        lines += ["", result.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _table(title: str, table: Json) -> list[str]:
+    """A list of flat records with the same keys as Markdown; anything else stays in the JSON."""
+    if not isinstance(table, Sequence) or isinstance(table, str) or not 0 < len(table) <= 60:
+        return []
+    first = table[0]
+    if not isinstance(first, Mapping):
+        return []
+    keys = list(first)
+    rows = [list(row.values()) for row in table if isinstance(row, Mapping) and list(row) == keys]
+    flat = all(not isinstance(v, Mapping | list | tuple) for row in rows for v in row)
+    if len(rows) != len(table) or not flat:
+        return []
+    lines = ["", f"**{_cell(title)}**", "", "| " + " | ".join(map(_cell, keys)) + " |"]
+    lines.append("|" + "---|" * len(keys))
+    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = _number(cast("float", value)) if _is_number(value) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _number(value: float) -> str:
+    """Whole numbers with separators, others with four significant digits.
+
+    >>> _number(12345), _number(0.91123), _number(1234.5), _number(2e-7)
+    ('12,345', '0.9112', '1,234', '2e-07')
+    """
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
