@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from litee.collect.near import jaccard, near_pairs, normalise
+from litee.collect.near import near_pairs, normalise
 from litee.errors import ConfigError, InputError, LeakError
 from litee.records import Folds, Pair, VotedPair
 
@@ -53,9 +53,12 @@ def group_prompts(
         raise ConfigError(problem, fix="use 0.8 unless you know better")
     prompts, of_pair = _distinct_prompts(pairs)
     links = _Links(len(prompts))
-    for i, j in near_pairs(prompts, threshold=threshold, seed=seed):
-        if links.root(i) != links.root(j) and jaccard(prompts[i], prompts[j]) >= threshold:
-            links.join(i, j)
+
+    def apart(i: int, j: int) -> bool:
+        return links.root(i) != links.root(j)
+
+    for i, j in near_pairs(prompts, threshold=threshold, seed=seed, wanted=apart):
+        links.join(i, j)
     if by_answer:
         _join_by_answer(pairs, of_pair, links)
     number: dict[int, int] = {}
@@ -206,10 +209,12 @@ def check_leak(
     of_train, of_test = of_pair[: len(train_pairs)], of_pair[len(train_pairs) :]
     train, test = set(of_train), set(of_test)
     leaks = [f"the prompt {_quote(prompts[k])}" for k in sorted(train & test)]
-    for i, j in near_pairs(prompts, threshold=threshold):
-        across = (i in train and j in test) or (i in test and j in train)
-        if across and jaccard(prompts[i], prompts[j]) >= threshold:
-            leaks.append(f"the near prompts {_quote(prompts[i])} and {_quote(prompts[j])}")
+
+    def across(i: int, j: int) -> bool:
+        return (i in train and j in test) or (i in test and j in train)
+
+    for i, j in near_pairs(prompts, threshold=threshold, wanted=across):
+        leaks.append(f"the near prompts {_quote(prompts[i])} and {_quote(prompts[j])}")
     leaks += _leaked_answers(train_pairs, test_pairs, of_pair)
     if leaks:
         more = f", and {len(leaks) - _EXAMPLES} more" if len(leaks) > _EXAMPLES else ""

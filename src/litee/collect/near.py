@@ -11,7 +11,7 @@ neighbours in the order of three bands is derived here.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,11 @@ _CHUNK = 8192
 _NEIGHBOURS = 8
 #: Allowed chance that one pair exactly at the threshold shares no band.
 _MISS = 1e-3
-#: Candidates whose estimate lies further below the threshold are not verified; the estimate's
-#: standard deviation is at most 0.5 / sqrt(128) = 0.044.
-_MARGIN = 0.15
+#: Candidates whose estimate lies further below the threshold are not verified: about three
+#: standard deviations, which are sqrt(J (1 − J) / 128) = 0.035 at J = 0.8.
+_MARGIN = 0.12
+#: Failed verifications after which a text's estimates must reach the threshold itself.
+_PATIENCE = 16
 
 
 def normalise(text: str) -> str:
@@ -62,33 +64,67 @@ def jaccard(a: str, b: str) -> float:
 
 
 def near_pairs(
-    texts: Sequence[str], *, threshold: float, seed: int = 0
+    texts: Sequence[str],
+    *,
+    threshold: float,
+    seed: int = 0,
+    wanted: Callable[[int, int], bool] = lambda i, j: True,
 ) -> Iterator[tuple[int, int]]:
-    """Positions (i, j) of texts that may be near-duplicates, each pair at most once.
+    """Positions (i, j), i < j, of texts whose true Jaccard similarity is at least `threshold`.
 
-    A pair of Jaccard similarity `threshold` comes out with a chance of 99.9 % or more as long as
-    few texts share its bands; verify with `jaccard`.
+    A pair at the threshold becomes a candidate with a chance of 99.9 % or more; every candidate
+    is verified. In a crowd of texts just below the threshold (one long template, for example)
+    each text is verified at most a few dozen times, the most similar first.
 
     Args:
         texts: normalised texts, best all different.
         threshold: in (0, 1].
         seed: of the hash functions.
+        wanted: says whether a pair is worth verifying; asked just before.
     """
     if len(texts) < 2:
         return
     signatures = _signatures(texts, seed)
     rows = _rows_per_band(threshold)
-    bands = _PERMUTATIONS // rows
-    keys = _band_keys(signatures, rows, bands)
+    keys = _band_keys(signatures, rows, _PERMUTATIONS // rows)
     seen: set[int] = set()
-    for band in range(bands):
+    failed = np.zeros(len(texts), dtype=np.int64)
+    for band in range(keys.shape[1]):
         for i, j in _neighbours(keys, band):
-            near = np.mean(signatures[i] == signatures[j], axis=1) >= threshold - _MARGIN
-            for low, high in zip(i[near].tolist(), j[near].tolist(), strict=True):
+            for low, high in _promising(signatures, failed, (i, j), threshold):
                 code = low * len(texts) + high
-                if code not in seen:
-                    seen.add(code)
+                if code in seen or not wanted(low, high):
+                    continue
+                seen.add(code)
+                if jaccard(texts[low], texts[high]) >= threshold:
                     yield low, high
+                else:
+                    failed[low] += 1
+                    failed[high] += 1
+
+
+def _promising(
+    signatures: npt.NDArray[np.uint32],
+    failed: npt.NDArray[np.int64],
+    pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    threshold: float,
+) -> list[tuple[int, int]]:
+    """The candidates worth verifying, the most similar by estimate first.
+
+    The estimate must reach the threshold less a margin of three standard deviations; each failed
+    verification of either text raises that bar by 1/16 of the margin.
+    """
+    i, j = pairs
+    estimate = np.concatenate(
+        [
+            np.mean(signatures[i[k : k + _CHUNK]] == signatures[j[k : k + _CHUNK]], axis=1)
+            for k in range(0, len(i), _CHUNK)
+        ]
+    )
+    tries = np.maximum(failed[i], failed[j])
+    keep = np.flatnonzero(estimate >= threshold - _MARGIN * (1 - tries / _PATIENCE))
+    keep = keep[np.argsort(-estimate[keep], kind="stable")]
+    return list(zip(i[keep].tolist(), j[keep].tolist(), strict=True))
 
 
 def _rows_per_band(threshold: float) -> int:
