@@ -1,0 +1,89 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_votes import make_votes, noisy
+
+from litee.score.outcomes import Truth, metric_rows
+from litee.score.reliability import calibration, coverage_curve, ece_rows, equal_mass_bins
+
+
+def naive_ece(p, truth, bins):
+    """Bins as in `equal_mass_bins`, everything else as loops over single votes."""
+    confidence, chosen = p.max(axis=1), p.argmax(axis=1)
+    number = equal_mass_bins(confidence, truth.votes, bins)
+    total = 0.0
+    for b in range(bins):
+        inside = [i for i in range(len(p)) if number[i] == b]
+        votes = sum(truth.votes[i] for i in inside)
+        if votes:
+            mean = sum(truth.votes[i] * confidence[i] for i in inside) / votes
+            right = sum(truth.votes[i] * truth.shares[i, chosen[i]] for i in inside) / votes
+            total += votes / truth.votes.sum() * abs(mean - right)
+    return total
+
+
+def test_ece_matches_a_loop():
+    voted, true, _ = make_votes(300, 1)
+    p, truth = noisy(true, 1.0, 2), Truth.of(voted)
+    assert ece_rows(p, truth).value() == pytest.approx(naive_ece(p, truth, 10))
+
+
+def test_ece_is_small_for_the_truth_and_large_for_the_sure():
+    voted, true, _ = make_votes(4000, 1)
+    truth = Truth.of(voted)
+    sure = np.eye(3)[true.argmax(axis=1)]
+    assert ece_rows(true, truth).value() < 0.03
+    accuracy = metric_rows(sure, truth)["accuracy"].value()
+    assert ece_rows(sure, truth).value() == pytest.approx(1 - accuracy)
+
+
+@given(
+    st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9]) | st.floats(0, 1), min_size=1, max_size=40),
+    st.integers(1, 12),
+)
+def test_bins_are_ordered_and_ties_stay_together(values, bins):
+    array = np.array(values)
+    number = equal_mass_bins(array, np.ones(len(array)), bins)
+    assert number.min() >= 0 and number.max() < bins
+    order = np.argsort(array, kind="stable")
+    assert (np.diff(number[order]) >= 0).all()
+    for value in set(values):
+        assert len(set(number[array == value])) == 1
+
+
+def test_distinct_values_fill_bins_evenly():
+    number = equal_mass_bins(np.random.default_rng(0).random(100), np.ones(100), 10)
+    assert np.bincount(number).tolist() == [10] * 10
+
+
+def test_diagram_covers_all_votes():
+    voted, true, _ = make_votes(200, 3)
+    truth = Truth.of(voted)
+    diagram = calibration(true, truth)
+    for bins in (diagram.top, *diagram.classes.values()):
+        assert sum(b.votes for b in bins) == pytest.approx(truth.votes.sum())
+    assert sum(diagram.histogram) == pytest.approx(truth.votes.sum())
+    observed = sum(b.votes * b.observed for b in diagram.classes["tie"])
+    assert observed == pytest.approx((truth.votes * truth.shares[:, 2]).sum())
+
+
+def test_coverage_ends_at_plain_accuracy():
+    voted, true, _ = make_votes(200, 3)
+    p, truth = noisy(true, 0.3, 1), Truth.of(voted)
+    curve = coverage_curve(p, truth)
+    assert curve[-1].coverage == 1
+    assert curve[-1].accuracy == pytest.approx(metric_rows(p, truth)["accuracy"].value())
+    assert curve[0].accuracy > curve[-1].accuracy
+    assert all(a.coverage < b.coverage for a, b in pairwise(curve))
+    kept = p.max(axis=1) >= curve[4].threshold
+    again = metric_rows(p[kept], truth.where(kept))
+    assert curve[4].accuracy == pytest.approx(again["accuracy"].value())
+    assert curve[4].accuracy_decisive == pytest.approx(again["accuracy_decisive"].value())
+
+
+def test_constant_predictor_has_one_point():
+    voted, _, _ = make_votes(50, 3)
+    assert len(coverage_curve(np.tile([0.5, 0.3, 0.2], (50, 1)), Truth.of(voted))) == 1

@@ -1,0 +1,113 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from litee.errors import InputError
+from litee.rundir import Receipt
+from litee.score.results import (
+    Result,
+    is_stale,
+    new_result,
+    read_result,
+    render_results,
+    write_result,
+)
+
+
+@pytest.fixture
+def result():
+    return replace(
+        new_result(
+            "demo",
+            "litee demo --seed 0",
+            Receipt(seconds=12.3, tokens=10, peak_rss_mb=500, device="2 | 4 cores"),
+            {"seconds": 12.3, "log_loss": 0.91123, "accuracy": 0.58, "floor_log_loss": 1.07},
+            intervals={"log_loss": (0.897, 0.925)},
+            tables={"probe": [{"layer": 4, "log loss": 1.0213}, {"layer": 20, "log loss": 0.96}]},
+            notes="The ties are hard.",
+        ),
+        date="2026-11-21",
+    )
+
+
+def test_round_trip_and_page(result, tmp_path):
+    path = write_result(tmp_path, result)
+    assert path == tmp_path / "demo.json"
+    assert json.loads(path.read_text())["intervals"] == {"log_loss": [0.897, 0.925]}
+    assert read_result(path) == result
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| log_loss | 0.9112 | 0.897 to 0.925 |" in page
+    assert "| 4 | 1.021 |" in page and "`litee demo --seed 0`" in page
+    assert "2026-11-21; 12 s on" in page and "The ties are hard." in page
+    assert "Missing" not in page
+
+
+def test_page_gets_stale(result, tmp_path):
+    assert is_stale(tmp_path)
+    path = write_result(tmp_path, result)
+    assert not is_stale(tmp_path)
+    path.write_text(path.read_text().replace("0.58", "0.99"))
+    assert is_stale(tmp_path)
+
+
+def test_files_are_sorted_and_lacking_metrics_are_named(result, tmp_path):
+    write_result(tmp_path, result)
+    write_result(tmp_path, replace(result, name="hardening", metrics={"faults": 3}, intervals={}))
+    page = render_results(tmp_path)
+    assert page.index("## demo") < page.index("## hardening")
+    assert "**Missing:** corrupted_loaded, fuzz_inputs, crashes." in page
+
+
+def test_empty_folder(tmp_path):
+    assert "No study has finished yet." in render_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Demo 1"}, "small letters"),
+        ({"name": "../demo"}, "small letters"),
+        ({"command": " "}, "command is empty"),
+        ({"date": "21.11.2026"}, "isoformat"),
+        ({"metrics": {"log_loss": float("nan")}}, "finite number"),
+        ({"metrics": {"log_loss": "low"}}, "finite number"),
+        ({"metrics": {"log_loss": True}}, "finite number"),
+        ({"intervals": {"nothing": (0.0, 1.0)}}, "no metric of that name"),
+        ({"intervals": {"log_loss": (1.0, 0.0)}}, "low <= high"),
+        ({"receipt": {"seconds": 1}}, "receipt lacks peak_rss_mb, seed"),
+    ],
+)
+def test_schema_is_checked(result, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(result, **change)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"name": "demo"}', "null"],
+)
+def test_broken_files_name_place_and_fix(text, tmp_path):
+    (tmp_path / "demo.json").write_text(text)
+    with pytest.raises(InputError, match="fix: run the command") as error:
+        render_results(tmp_path)
+    assert "demo.json" in error.value.place
+
+
+def test_renamed_file_is_refused(result, tmp_path):
+    write_result(tmp_path, result).rename(tmp_path / "other.json")
+    with pytest.raises(InputError, match="holds the result 'demo'"):
+        read_result(tmp_path / "other.json")
+
+
+def test_wrong_types_inside_a_file(result, tmp_path):
+    path = write_result(tmp_path, result)
+    record = json.loads(path.read_text()) | {"intervals": {"log_loss": 3}}
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"demo\.json"):
+        read_result(path)
+
+
+def test_result_is_what_its_fields_say():
+    receipt = Receipt().to_json()
+    assert Result("x", "c", "2026-01-01", receipt, {}).missing_metrics == ()
