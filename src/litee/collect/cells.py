@@ -138,6 +138,17 @@ def shorten(value: object, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def mend(text: str) -> str:
+    r"""Join surrogate halves and replace lone ones, so that the text can be written as UTF-8.
+
+    >>> mend("\ud83d\ude00"), mend("a\ud83d")
+    ('😀', 'a�')
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def is_nan(value: object) -> bool:
     """Whether a cell holds the float NaN.
 
@@ -167,7 +178,7 @@ def name_cell(row: Row, column: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return mend(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and value.is_integer():

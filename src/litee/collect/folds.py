@@ -111,18 +111,32 @@ def _long_answers(pair: Pair) -> Iterator[tuple[bytes, str]]:
 
 def _join_by_answer(pairs: Sequence[Item], of_pair: Sequence[int], links: _Links) -> None:
     """Join the groups that share a long answer which is not canned."""
-    groups_of: dict[bytes, set[int]] = {}
-    for item, prompt in zip(pairs, of_pair, strict=True):
-        root = links.root(prompt)
+    roots = [links.root(prompt) for prompt in of_pair]
+    for groups in _shared_answers(pairs, roots, roots).values():
+        first, *others = sorted(groups)
+        for other in others:
+            links.join(first, other)
+
+
+def _shared_answers(
+    pairs: Sequence[Item], sides: Sequence[int], prompts: Sequence[int]
+) -> dict[bytes, set[int]]:
+    """Fingerprint → prompts of the long answers that lie on several sides and are not canned.
+
+    Two passes, so that only shared answers need more memory than one number.
+    """
+    several = -1
+    side_of: dict[bytes, int] = {}
+    for item, side in zip(pairs, sides, strict=True):
         for key, _ in _long_answers(_pair(item)):
-            groups = groups_of.setdefault(key, set())
-            if len(groups) <= CANNED:
-                groups.add(root)
-    for groups in groups_of.values():
-        if 1 < len(groups) <= CANNED:
-            first, *others = sorted(groups)
-            for other in others:
-                links.join(first, other)
+            if side_of.setdefault(key, side) != side:
+                side_of[key] = several
+    shared: dict[bytes, set[int]] = {k: set() for k, side in side_of.items() if side == several}
+    for item, prompt in zip(pairs, prompts, strict=True) if shared else ():
+        for key, _ in _long_answers(_pair(item)):
+            if key in shared:
+                shared[key].add(prompt)
+    return {key: found for key, found in shared.items() if len(found) <= CANNED}
 
 
 def make_folds(
@@ -156,8 +170,38 @@ def make_folds(
             fix="collect votes on more different prompts"
             + (f", or use at most {number} folds" if number >= 2 else ""),
         )
-    fold_of = _deal(_group_loads(pairs, groups, number), count, seed)
+    fold_of = _deal(_group_loads(pairs, groups, number), np.full(count, 1 / count), seed)
     return Folds(groups, tuple(int(fold_of[group]) for group in groups), count)
+
+
+def hold_out(
+    pairs: Sequence[VotedPair], *, share: float = 0.2, seed: int = 0, threshold: float = 0.8
+) -> Folds:
+    """One split that keeps prompt groups whole: fold 0 is for training, fold 1 for testing.
+
+    Dealt as in `make_folds`, with shares relative to each side's size.
+
+    Args:
+        pairs: what to split.
+        share: wanted share of pairs in the test set, in (0, 1); groups are whole, so with few
+            groups the real share may differ.
+        seed: see `make_folds`.
+        threshold: see `group_prompts`.
+
+    Raises:
+        InputError: fewer than two groups.
+        ConfigError: `share` is not in (0, 1).
+    """
+    if not 0 < share < 1:
+        problem = f"the test share must lie between 0 and 1, got {share}"
+        raise ConfigError(problem, fix="use e.g. --test 0.2")
+    groups = group_prompts(pairs, threshold=threshold, seed=seed, by_answer=True)
+    number = max(groups, default=-1) + 1
+    if number < 2:
+        fix = "collect votes on more different prompts"
+        raise InputError("all votes are on one prompt: there is nothing to test on", fix=fix)
+    sides = _deal(_group_loads(pairs, groups, number), np.array([1 - share, share]), seed)
+    return Folds(groups, tuple(int(sides[group]) for group in groups), 2)
 
 
 def _group_loads(
@@ -179,17 +223,19 @@ def _group_loads(
     return loads
 
 
-def _deal(loads: npt.NDArray[np.float64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The fold of each group, dealt from large to small."""
+def _deal(
+    loads: npt.NDArray[np.float64], targets: npt.NDArray[np.float64], seed: int
+) -> npt.NDArray[np.int64]:
+    """The side of each group, dealt from large to small; `targets` are the sides' shares."""
     shuffled = np.random.default_rng(seed).permutation(len(loads))
     order = shuffled[np.argsort(-loads[shuffled, 0], kind="stable")]
-    filled = np.zeros((count, loads.shape[1]))
-    fold_of = np.zeros(len(loads), dtype=np.int64)
+    filled = np.zeros((len(targets), loads.shape[1]))
+    side_of = np.zeros(len(loads), dtype=np.int64)
     for group in order:
-        fold = int(np.argmin(filled @ loads[group]))
-        filled[fold] += loads[group]
-        fold_of[group] = fold
-    return fold_of
+        side = int(np.argmin(filled @ loads[group] / targets))
+        filled[side] += loads[group]
+        side_of[group] = side
+    return side_of
 
 
 def check_leak(
@@ -204,44 +250,54 @@ def check_leak(
     Raises:
         LeakError: with up to three examples.
     """
-    everything = [*train_pairs, *test_pairs]
-    prompts, of_pair = _distinct_prompts(everything)
-    of_train, of_test = of_pair[: len(train_pairs)], of_pair[len(train_pairs) :]
-    train, test = set(of_train), set(of_test)
-    leaks = [f"the prompt {_quote(prompts[k])}" for k in sorted(train & test)]
+    sides = [0] * len(train_pairs) + [1] * len(test_pairs)
+    _refuse(_leaks([*train_pairs, *test_pairs], sides, threshold), "train and test")
+
+
+def check_folds(pairs: Sequence[Item], folds: Folds, threshold: float = 0.8) -> None:
+    """`check_leak` for all folds at once: nothing may lie in two of them.
+
+    Raises:
+        LeakError: with up to three examples.
+    """
+    _refuse(_leaks(pairs, folds.folds, threshold), "two folds")
+
+
+def _leaks(items: Sequence[Item], sides: Sequence[int], threshold: float) -> list[str]:
+    """What lies on several sides, in words."""
+    prompts, of_item = _distinct_prompts(items)
+    sides_of: list[set[int]] = [set() for _ in prompts]
+    for prompt, side in zip(of_item, sides, strict=True):
+        sides_of[prompt].add(side)
+    leaks = [
+        f"the prompt {_quote(prompt)}"
+        for prompt, found in zip(prompts, sides_of, strict=True)
+        if len(found) > 1
+    ]
 
     def across(i: int, j: int) -> bool:
-        return (i in train and j in test) or (i in test and j in train)
+        return len(sides_of[i] | sides_of[j]) > 1
 
     for i, j in near_pairs(prompts, threshold=threshold, wanted=across):
         leaks.append(f"the near prompts {_quote(prompts[i])} and {_quote(prompts[j])}")
-    leaks += _leaked_answers(train_pairs, test_pairs, of_pair)
+    shared = _shared_answers(items, sides, of_item)
+    texts = {
+        key: text
+        for item in (items if shared else ())
+        for key, text in _long_answers(_pair(item))
+        if key in shared
+    }
+    return leaks + [f"the answer {_quote(text)}" for text in texts.values()]
+
+
+def _refuse(leaks: Sequence[str], where: str) -> None:
     if leaks:
-        more = f", and {len(leaks) - _EXAMPLES} more" if len(leaks) > _EXAMPLES else ""
+        more = f"; and {len(leaks) - _EXAMPLES} more" if len(leaks) > _EXAMPLES else ""
+        texts = "1 text" if len(leaks) == 1 else f"{len(leaks)} texts"
         raise LeakError(
-            f"train and test share {len(leaks)} texts: {'; '.join(leaks[:_EXAMPLES])}{more}",
+            f"{where} share {texts}: {'; '.join(leaks[:_EXAMPLES])}{more}",
             fix="split by prompt: litee data split keeps equal and near prompts together",
         )
-
-
-def _leaked_answers(
-    train_pairs: Sequence[Item], test_pairs: Sequence[Item], of_pair: Sequence[int]
-) -> list[str]:
-    prompts_of: dict[bytes, set[int]] = {}
-    for item, prompt in zip(train_pairs, of_pair, strict=False):
-        for key, _ in _long_answers(_pair(item)):
-            prompts_of.setdefault(key, set()).add(prompt)
-    shared: dict[bytes, str] = {}
-    for item, prompt in zip(test_pairs, of_pair[len(train_pairs) :], strict=True):
-        for key, text in _long_answers(_pair(item)):
-            if key in prompts_of:
-                prompts_of[key].add(prompt)
-                shared[key] = text
-    return [
-        f"the answer {_quote(text)}"
-        for key, text in shared.items()
-        if len(prompts_of[key]) <= CANNED
-    ]
 
 
 def _quote(text: str) -> str:
