@@ -58,12 +58,14 @@ class Exported:
         ties: votes that were ties.
         ties_written: rows written for ties (two each with `both`).
         unnamed: votes left out because the target needs the models' names.
+        merged: `both_bad` votes written as ties.
     """
 
     rows: int
     ties: int = 0
     ties_written: int = 0
     unnamed: int = 0
+    merged: int = 0
 
 
 def write_votes(
@@ -93,8 +95,11 @@ def write_votes(
         written = 2 * tied if ties == "both" else 0
         return Exported(rows, tied, written)
     if to == "evalica":
-        rows = _write(path, kind, _evalica_records(votes))
-        return Exported(rows, tied, 0, len(votes) - rows)
+        named = [vote for vote in votes if vote.pair.model_a and vote.pair.model_b]
+        rows = _write(path, kind, map(_evalica_record, named))
+        merged = sum(vote.winner is Outcome.BOTH_BAD for vote in named)
+        ties_written = sum(vote.winner.class_index == 2 for vote in named)
+        return Exported(rows, tied, ties_written, len(votes) - len(named), merged)
     return Exported(_write(path, kind, map(_canonical_record, votes)), tied, tied)
 
 
@@ -153,14 +158,9 @@ def _messages(prompt: Sequence[str], answers: Sequence[str]) -> list[Json]:
     ]
 
 
-def _evalica_records(votes: Iterable[Vote]) -> Iterator[Record]:
-    for vote in votes:
-        if vote.pair.model_a and vote.pair.model_b:
-            yield {
-                "left": vote.pair.model_a,
-                "right": vote.pair.model_b,
-                "winner": _EVALICA[vote.winner],
-            }
+def _evalica_record(vote: Vote) -> Record:
+    pair = vote.pair
+    return {"left": pair.model_a, "right": pair.model_b, "winner": _EVALICA[vote.winner]}
 
 
 def _write(path: Path, kind: str, records: Iterable[Record]) -> int:

@@ -58,12 +58,14 @@ class Tally:
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, reason: str, place: str) -> None:
+        """Count one row and keep its place as an example while there are few."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         places = self.examples.get(reason, ())
         if len(places) < _EXAMPLES:
             self.examples[reason] = (*places, place)
 
     def frozen(self) -> Dropped:
+        """The counts so far."""
         return Dropped(dict(self.counts), dict(self.examples))
 
 
