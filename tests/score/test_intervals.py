@@ -72,7 +72,7 @@ def test_close_to_scipy_and_to_theory():
     rows = Rows(values, np.ones(400))
     ours = GroupBootstrap(np.arange(400), seed=0).resample({"mean": rows}).score("mean")
     theirs = stats.bootstrap(
-        (values,), np.mean, method="percentile", rng=np.random.default_rng(1), n_resamples=2000
+        (values,), np.mean, method="percentile", random_state=1, n_resamples=2000
     ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.015)
     half = 1.96 * values.std() / 20
