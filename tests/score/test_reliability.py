@@ -59,11 +59,17 @@ def test_distinct_values_fill_bins_evenly():
     assert np.bincount(number).tolist() == [10] * 10
 
 
+def test_a_value_goes_where_the_middle_of_its_mass_lies():
+    number = equal_mass_bins(np.array([0.1, 0.2, 0.3]), np.array([1.0, 2.0, 1.0]), 2)
+    assert number.tolist() == [0, 1, 1]
+
+
 def test_diagram_covers_all_votes():
     voted, true, _ = make_votes(200, 3)
     truth = Truth.of(voted)
     diagram = calibration(true, truth)
     for bins in (diagram.top, *diagram.classes.values()):
+        assert len(bins) == 10
         assert sum(b.votes for b in bins) == pytest.approx(truth.votes.sum())
     assert sum(diagram.histogram) == pytest.approx(truth.votes.sum())
     observed = sum(b.votes * b.observed for b in diagram.classes["tie"])
