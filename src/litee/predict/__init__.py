@@ -1,1 +1,4 @@
-"""."""
+"""Probabilities from fitted members: calibration, the ensemble, the Judge artifact.
+
+Knows nothing of training and reports.
+"""

@@ -1,0 +1,190 @@
+"""Typed settings: defaults, a YAML file, and overrides from the command line, in that order.
+
+Every setting has its one default here. Unknown or contradictory settings are errors that name
+the setting, the value, what is allowed and the fix. Knows nothing of what the settings do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from litee.errors import ConfigError
+
+MemberKind = Literal["statistics", "probe", "lora", "joint", "joint-lora"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FitSettings(Settings):
+    """Settings of `litee fit`."""
+
+    backbones: tuple[str, ...] = Field(
+        ("smollm2-135m-instruct",),
+        description="Backbones: a packaged name, a folder, a .gguf file or owner/name on the hub.",
+    )
+    members: tuple[MemberKind, ...] = Field(
+        ("statistics", "probe", "lora"),
+        description="Kinds of members, all but statistics once per backbone. probe, lora: answers "
+        "apart (pair tree); joint, joint-lora: the paper's one sequence, prompt, A and B.",
+    )
+    template: Literal["auto", "chat", "plain"] = Field(
+        "auto", description="Prompt template: the backbone's chat template, a plain one, or auto."
+    )
+    max_tokens: int = Field(
+        1024, ge=8, description="Text tokens per pair, shared by prompt, A and B."
+    )
+    prompt_share: float = Field(
+        0.2, gt=0, lt=1, description="The prompt's share of max_tokens; A and B halve the rest."
+    )
+    depth: int | Literal["auto"] = Field(
+        "auto", description="Exit depth: layers of the backbone that are run; auto probes for it."
+    )
+    probe_pairs: int = Field(
+        600, ge=50, description="Pairs that are run through all layers to choose the exit depth."
+    )
+    pooling: Literal["last", "mean", "last+mean"] = Field(
+        "last", description="What of an answer's states the probe reads."
+    )
+    head: Literal["davidson", "rao-kupper"] = Field(
+        "davidson", description="Tie model of the tree encoder's heads."
+    )
+    ridge: tuple[float, ...] = Field(
+        (50.0, 150.0, 500.0, 1500.0),
+        min_length=1,
+        description="Prior precisions of the probe's weights, in pairs; the best on held-out "
+        "prompts of the training part is taken.",
+    )
+    lora_r: int = Field(16, ge=1, description="LoRA rank.")
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    lora_layers: int = Field(4, ge=1, description="Topmost layers below the exit that get LoRA.")
+    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the LoRA weights.")
+    head_learning_rate: float = Field(0.0, ge=0, description="Peak rate of the head; 0 holds it.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of the LoRA weights.")
+    num_train_epochs: int = Field(3, ge=1, description="Most passes over the training prompts.")
+    batch_tokens: int = Field(
+        4096, ge=64, description="Branch tokens that go through the LoRA layers at once."
+    )
+    gradient_accumulation_steps: int = Field(2, ge=1, description="Batches per optimiser step.")
+    evaluations_per_epoch: int = Field(
+        2, ge=1, description="Validations, each with a checkpoint, per epoch."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which it is scaled.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of steps with rising rate.")
+    patience: int = Field(2, ge=1, description="Validations without gain before a branch stops.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of the target spread evenly over A, B and tie."
+    )
+    pair_weight: Literal["pair", "votes", "prompt"] = Field(
+        "pair",
+        description="Weight of a pair in training: 1, its number of votes, or 1 / √(pairs of its "
+        "prompt).",
+    )
+    folds: int = Field(5, ge=2, description="Folds by prompt for out-of-fold predictions.")
+    pool: Literal["auto", "linear", "log", "power"] = Field(
+        "auto", description="How members' probabilities are joined; auto takes the best."
+    )
+    calibration: Literal["none", "temperature", "vector"] = Field(
+        "temperature", description="Scaling after pooling."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Data type of the frozen layers; auto takes the faster one here."
+    )
+    threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
+    seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.members:
+            known = ", ".join(get_args(MemberKind))
+            raise ValueError(f"members is empty; name one or more of {known}")
+        if len(set(self.members)) != len(self.members):
+            raise ValueError("members names a kind twice")
+        if len(set(self.backbones)) != len(self.backbones):
+            raise ValueError("backbones names a backbone twice")
+        if set(self.members) - {"statistics"} and not self.backbones:
+            raise ValueError("backbones is empty, but members other than statistics need one")
+        for branch, start in (("lora", "probe"), ("joint-lora", "joint")):
+            if branch in self.members and start not in self.members:
+                raise ValueError(f"member {branch} starts from {start}: add {start} to members")
+        if isinstance(self.depth, int) and self.depth < 1:
+            raise ValueError("depth must be 1 or more, or auto")
+        tuned = {"lora", "joint-lora"} & set(self.members)
+        if tuned and isinstance(self.depth, int) and self.lora_layers > self.depth:
+            raise ValueError(
+                f"lora_layers = {self.lora_layers} is more than depth = {self.depth}: lower one"
+            )
+        if min(self.ridge) < 0:
+            raise ValueError("ridge must not be negative")
+        return self
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(
+    kind: type[S], file: Path | None, overrides: Mapping[str, object] | None = None
+) -> S:
+    """Settings from defaults, then a YAML file, then overrides (None = not given).
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown, a value is out of range, or
+            settings contradict each other.
+
+    >>> load_settings(FitSettings, None, {"folds": 3, "seed": None}).folds
+    3
+    """
+    values: dict[str, object] = {}
+    place = "command line"
+    if file is not None:
+        place = str(file)
+        values.update(_read_yaml(file))
+    values.update({k: v for k, v in (overrides or {}).items() if v is not None})
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _explain(kind, error, place) from error
+
+
+def _read_yaml(file: Path) -> dict[str, object]:
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise ConfigError(
+            f"cannot read: {reason}", place=str(file), fix="check the file"
+        ) from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            "expected `name: value` lines", place=str(file), fix="see docs/settings.md"
+        )
+    return {str(k): v for k, v in loaded.items()}
+
+
+def _explain(kind: type[Settings], error: ValidationError, place: str) -> ConfigError:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = sorted(kind.model_fields)
+        near = [k for k in known if k[:4] == name[:4]] or known
+        fix = f"known settings: {', '.join(near)}"
+        return ConfigError(f"unknown setting {name!r}", place=place, fix=fix)
+    if not name:
+        return ConfigError(message, place=place, fix="change one of the settings named")
+    field = kind.model_fields.get(name)
+    described = field.description if field is not None else ""
+    return ConfigError(
+        f"{name} = {first['input']!r}: {message}", place=place, fix=f"{name}: {described}"
+    )

@@ -1,0 +1,270 @@
+"""The pair tree grown to a forest: every prompt once, every distinct answer to it once.
+
+Two answers to a prompt are branches over one encoding of the prompt; in real vote files the same
+answer also stands in many pairs (9 systems on a question make 36 pairs but 9 answers), so
+branches are shared between pairs as well. Positions restart after the prompt in every branch:
+each branch has exactly the states it would have as a plain sequence of its own.
+Knows nothing of models; imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from litee.encode.budget import TokenBudget, keep_ends, share_out
+from litee.encode.templates import Template
+from litee.errors import ConfigError
+from litee.records import Pair
+
+Ids = tuple[int, ...]
+Encoder = Literal["tree", "joint"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """Token ids of one pair.
+
+    Attributes:
+        prefix: what both branches share, at least one token.
+        left: the branch of A (tree) or of the order A, B (joint); its last token is pooled.
+        right: the branch of B, or of the order B, A.
+        cut: tokens that did not fit, of the prompt, A and B.
+    """
+
+    prefix: Ids
+    left: Ids
+    right: Ids
+    cut: tuple[int, int, int]
+
+
+class PairEncoder:
+    """Turns pairs into token ids within a budget.
+
+    Args:
+        template: literals and tokenizer.
+        budget: tokens per pair.
+        encoder: `tree`, answers apart; `joint`, one sequence (prompt, A, B) per order, as in
+            LoRA-LiteE (arXiv 2411.09947).
+        max_positions: longest sequence the backbone takes; a single branch with its prefix must
+            fit.
+
+    Raises:
+        ConfigError: when budget and template do not fit `max_positions`.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        budget: TokenBudget,
+        *,
+        encoder: Encoder = "tree",
+        max_positions: int | None = None,
+    ) -> None:
+        self.template = template
+        self.budget = budget
+        self.encoder = encoder
+        self._texts: dict[str, list[int]] = {}
+        pieces = template.pieces(1)
+        overhead = sum(map(len, pieces.before_user + pieces.before_answer)) + len(pieces.end)
+        longest = budget.max_tokens + overhead
+        if max_positions is not None and longest > max_positions:
+            raise ConfigError(
+                f"max_tokens = {budget.max_tokens} and {overhead} template tokens do not fit the "
+                f"backbone's {max_positions} positions",
+                fix=f"use --max-tokens {max(8, max_positions - overhead)} or less",
+            )
+
+    def encode(self, pair: Pair) -> EncodedPair:
+        """Token ids of a pair; nothing is dropped without being counted in `cut`."""
+        turns = [self._text(t) for t in pair.prompt]
+        left = [self._text(t) for t in pair.response_a]
+        right = [self._text(t) for t in pair.response_b]
+        lengths = (_total(turns), _total(left), _total(right))
+        allowed = self.budget.allot(lengths)
+        turns, left, right = (
+            _cut(text, n) for text, n in zip((turns, left, right), allowed, strict=True)
+        )
+        cut = (
+            lengths[0] - _total(turns),
+            lengths[1] - _total(left),
+            lengths[2] - _total(right),
+        )
+        if self.encoder == "joint":
+            prefix, first, second = self._joint(turns, left, right)
+        else:
+            prefix = self._prefix(turns)
+            first, second = self._branch(turns, left), self._branch(turns, right)
+        return EncodedPair(prefix, first, second, cut)
+
+    def _text(self, text: str) -> list[int]:
+        ids = self._texts.get(text)
+        if ids is None:
+            if len(self._texts) > 50_000:
+                self._texts.clear()
+            # ten characters a token at most are looked at twice over: a text of a million
+            # characters costs no more than one that fills the budget
+            limit = 40 * self.budget.max_tokens
+            if len(text) > limit:
+                text = text[: limit // 2] + text[-(limit // 2) :]
+            ids = self._texts[text] = self.template.encode_text(text)
+        return ids
+
+    def _prefix(self, turns: list[list[int]]) -> Ids:
+        pieces = self.template.pieces(len(turns))
+        return (*pieces.before_user[0], *turns[0], *pieces.before_answer[0])
+
+    def _branch(self, turns: list[list[int]], answers: list[list[int]]) -> Ids:
+        pieces = self.template.pieces(len(turns))
+        ids: list[int] = []
+        for k, answer in enumerate(answers):
+            if k:
+                ids += [*pieces.before_user[k], *turns[k], *pieces.before_answer[k]]
+            ids += answer
+        return (*ids, *pieces.end)
+
+    def _joint(
+        self, turns: list[list[int]], left: list[list[int]], right: list[list[int]]
+    ) -> tuple[Ids, Ids, Ids]:
+        pieces = self.template.pieces(1)
+        first, second = (
+            self.template.encode_text(f"\n\nResponse {label}:\n") for label in ("A", "B")
+        )
+        question = self.template.encode_text("\n\n")
+        asked: list[int] = []
+        for k, turn in enumerate(turns):
+            asked += [*(question if k else []), *turn]
+        prefix = (*pieces.before_user[0], *asked)
+
+        def order(one: list[list[int]], two: list[list[int]]) -> Ids:
+            ids = [*first, *_joined(one, question), *second, *_joined(two, question)]
+            return (*ids, *pieces.before_answer[0])
+
+        return prefix, order(left, right), order(right, left)
+
+
+def _joined(turns: list[list[int]], between: list[int]) -> list[int]:
+    ids: list[int] = []
+    for k, turn in enumerate(turns):
+        ids += [*(between if k else []), *turn]
+    return ids
+
+
+def _total(turns: list[list[int]]) -> int:
+    return sum(map(len, turns))
+
+
+def _cut(turns: list[list[int]], allowed: int) -> list[list[int]]:
+    """Keep `allowed` tokens over all turns: short turns whole, long ones their two ends."""
+    if _total(turns) <= allowed:
+        return turns
+    kept = share_out([len(t) for t in turns], [1.0] * len(turns), allowed)
+    return [keep_ends(turn, n) for turn, n in zip(turns, kept, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Distinct prefixes and their distinct branches over a set of pairs.
+
+    Attributes:
+        prefixes: distinct prefixes, in order of first use.
+        leaves: distinct (prefix number, branch ids), in order of first use.
+        left: (pairs,) leaf of each pair's first branch.
+        right: (pairs,) leaf of its second branch.
+        cut: (pairs, 3) tokens cut from prompt, A and B.
+    """
+
+    prefixes: tuple[Ids, ...]
+    leaves: tuple[tuple[int, Ids], ...]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    cut: npt.NDArray[np.int64]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens when every prefix and every leaf is run once."""
+        return sum(map(len, self.prefixes)) + sum(len(ids) for _, ids in self.leaves)
+
+    @property
+    def plain_tokens(self) -> int:
+        """Tokens of two separate sequences (prefix and branch) per pair, without padding."""
+        size = np.array([len(ids) + len(self.prefixes[p]) for p, ids in self.leaves])
+        return int(size[self.left].sum() + size[self.right].sum())
+
+
+def grow(encoded: Sequence[EncodedPair]) -> Forest:
+    """Share prefixes and branches between pairs.
+
+    >>> pairs = [EncodedPair((1,), (2,), (3,), (0, 0, 0)), EncodedPair((1,), (3,), (4,), (0, 0, 0))]
+    >>> forest = grow(pairs)
+    >>> forest.leaves, forest.left.tolist(), forest.right.tolist()
+    (((0, (2,)), (0, (3,)), (0, (4,))), [0, 1], [1, 2])
+    """
+    prefixes: dict[Ids, int] = {}
+    leaves: dict[tuple[int, Ids], int] = {}
+    ends: list[tuple[int, int]] = []
+    for pair in encoded:
+        prefix = prefixes.setdefault(pair.prefix, len(prefixes))
+        both = [leaves.setdefault((prefix, ids), len(leaves)) for ids in (pair.left, pair.right)]
+        ends.append((both[0], both[1]))
+    index = np.array(ends, dtype=np.int64).reshape(-1, 2)
+    cut = np.array([p.cut for p in encoded], dtype=np.int64).reshape(-1, 3)
+    return Forest(tuple(prefixes), tuple(leaves), index[:, 0], index[:, 1], cut)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Part of a forest that goes through the model in one pass, without padding.
+
+    Attributes:
+        groups: (prefix number, its leaf numbers) of every tree in the pack.
+        tokens: prefix and branch tokens in all.
+    """
+
+    groups: tuple[tuple[int, Ids], ...]
+    tokens: int
+
+
+def pack_leaves(forest: Forest, leaves: Sequence[int], max_tokens: int) -> list[Pack]:
+    """Cut a set of leaves into packs of about `max_tokens`, trees kept together where they fit.
+
+    Args:
+        forest: where the leaves grow.
+        leaves: distinct leaf numbers; trees follow each other in order of first appearance.
+        max_tokens: upper bound of a pack, exceeded only by a single leaf longer than it.
+
+    Returns:
+        Packs that hold every leaf exactly once; a prefix is repeated in each pack that needs it.
+
+    >>> pair = EncodedPair((1, 1), (2,), (3, 3), (0, 0, 0))
+    >>> [p.tokens for p in pack_leaves(grow([pair]), [0, 1], 4)]
+    [3, 4]
+    """
+    trees: dict[int, list[int]] = {}
+    for leaf in leaves:
+        trees.setdefault(forest.leaves[leaf][0], []).append(leaf)
+    packs: list[Pack] = []
+    groups: list[tuple[int, Ids]] = []
+    size = 0
+    for prefix, members in trees.items():
+        root = len(forest.prefixes[prefix])
+        held: list[int] = []
+        for leaf in members:
+            length = len(forest.leaves[leaf][1])
+            needed = length + (0 if held else root)
+            if size and size + needed > max_tokens:
+                if held:
+                    groups.append((prefix, tuple(held)))
+                packs.append(Pack(tuple(groups), size))
+                groups, size, held = [], 0, []
+                needed = length + root
+            held.append(leaf)
+            size += needed
+        groups.append((prefix, tuple(held)))
+    if groups:
+        packs.append(Pack(tuple(groups), size))
+    return packs

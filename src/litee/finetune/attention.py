@@ -1,0 +1,118 @@
+"""Attention over a pack of pair trees: each branch sees its prefix and itself, nothing else.
+
+Registered with transformers as one more attention implementation, so every decoder that uses
+its attention interface (Llama, Gemma, Qwen, Mistral, Phi, …) runs packed trees unchanged and
+without a dense mask. Knows nothing of votes and heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+#: Name of the implementation in `config._attn_implementation`.
+TREE_ATTENTION = "litee_tree"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLayout:
+    """Where prefixes and branches lie in a packed sequence.
+
+    Attributes:
+        groups: per tree, (start, length) of the prefix and of each branch.
+    """
+
+    groups: tuple[tuple[tuple[int, int], tuple[tuple[int, int], ...]], ...]
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: TreeLayout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Exact causal attention in every (prefix, branch) sequence of a pack.
+
+    A prefix attends to itself once. For a branch the prefix's queries are run again beside its
+    own, because the fused causal kernel wants as many queries as keys; attention is a few per
+    cent of a layer, so this costs less than any mask does.
+
+    Args:
+        module: the attention layer; its `num_key_value_groups` tells how keys are shared.
+        query: (1, heads, tokens, size).
+        key: (1, key heads, tokens, size).
+        value: (1, key heads, tokens, size).
+        attention_mask: must be None: the layout says it all.
+        tree: the layout.
+        scaling: factor on the scores; 1/√size when None.
+        dropout: attention dropout probability.
+        sliding_window: a token sees this many tokens, itself included; None sees all.
+        softcap: Gemma-2's cap c on scores s: c · tanh(s / c).
+
+    Returns:
+        (1, tokens, heads, size) and None.
+    """
+    if attention_mask is not None:
+        raise ValueError("tree attention takes no mask")
+    repeat = query.shape[1] // key.shape[1]
+    if repeat > 1:
+        key = key.repeat_interleave(repeat, dim=1)
+        value = value.repeat_interleave(repeat, dim=1)
+
+    def attend(rows: list[tuple[int, int]]) -> Tensor:
+        q, k, v = (_rows(x, rows) for x in (query, key, value))
+        if softcap is not None:
+            return _capped(q, k, v, scaling, softcap, sliding_window)
+        length = q.shape[2]
+        if sliding_window is not None and length > sliding_window:
+            mask = _window(length, sliding_window, q.device)
+            return functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
+            )
+        return functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling
+        )
+
+    parts: list[Tensor] = []
+    for prefix, branches in tree.groups:
+        parts.append(attend([prefix]))
+        parts += [attend([prefix, branch])[:, :, prefix[1] :] for branch in branches]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _rows(states: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+    parts = [states[:, :, start : start + length] for start, length in spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _window(length: int, window: int, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def _capped(
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float, window: int | None
+) -> Tensor:
+    """Attention with capped scores (Gemma 2, arXiv 2408.00118, section 2); no fused kernel."""
+    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh(q @ k.transpose(-1, -2) * (scale / softcap))
+    length = q.shape[2]
+    allowed = _window(length, length if window is None else window, q.device)
+    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1, dtype=torch.float32)
+    return weights.to(v.dtype) @ v
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention)

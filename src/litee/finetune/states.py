@@ -1,0 +1,242 @@
+"""States of a forest under a frozen trunk, computed once and kept on disk.
+
+Two stores. `PooledStore` keeps the pooled states of answers, addressed by their token ids, so that
+runs, folds, members and sweeps over the same texts share them. `TokenStore` keeps the states of
+every token at one layer, from which LoRA branches train without running the layers below again.
+Both survive kill -9: what is on disk is whole, the rest is computed again in the same packs.
+Knows nothing of votes and heads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from litee.encode.forest import Forest, Pack, pack_leaves
+from litee.finetune.backbones import Backbone, cache_folder
+from litee.finetune.trunk import Trunk, lay_out, pooled
+from litee.progress import progress
+from litee.rundir import atomic_path, write_json
+
+T = TypeVar("T")
+
+#: Tokens that go through the trunk at once: enough to fill the arithmetic units of a CPU.
+PACK_TOKENS = 2048
+_SHARD_PACKS = 16
+
+
+def leaf_keys(forest: Forest) -> list[bytes]:
+    """16-byte content address of every leaf: its prefix's and its own token ids."""
+    roots = [
+        hashlib.blake2b(np.array(p, np.int32).tobytes(), digest_size=16) for p in forest.prefixes
+    ]
+    keys = []
+    for prefix, ids in forest.leaves:
+        digest = roots[prefix].copy()
+        digest.update(b"|" + np.array(ids, np.int32).tobytes())
+        keys.append(digest.digest())
+    return keys
+
+
+class PooledStore:
+    """Pooled states on disk, content-addressed, append-only.
+
+    Args:
+        backbone: whose states; the store's folder is named by its weights' sha256 and data type.
+        depths: layers after which states are kept, ascending.
+        folder: parent folder; the user's cache folder when None.
+    """
+
+    def __init__(
+        self, backbone: Backbone, depths: Sequence[int], *, folder: Path | None = None
+    ) -> None:
+        self.trunk = backbone.trunk
+        self.depths = tuple(sorted(set(depths)))
+        kind = str(self.trunk.dtype).removeprefix("torch.")
+        name = f"{backbone.folder.sha256[:16]}-{kind}-" + "-".join(map(str, self.depths))
+        self.folder = (folder or cache_folder()) / "states" / name
+        self.tokens_run = 0
+
+    def compute(self, forest: Forest, *, title: str) -> npt.NDArray[np.float32]:
+        """States of every leaf: from disk where they are, else computed and kept.
+
+        Args:
+            forest: the texts.
+            title: of the progress bar.
+
+        Returns:
+            (leaves, depths, 2, hidden): last and mean state after each of `depths`.
+        """
+        shape = (len(forest.leaves), len(self.depths), 2, self.trunk.hidden_size)
+        states = np.zeros(shape, dtype=np.float32)
+        keys = leaf_keys(forest)
+        have = self._read(keys, states)
+        packs = [
+            pack
+            for pack in pack_leaves(forest, range(len(keys)), PACK_TOKENS)
+            if not all(have[leaf] for _, leaves in pack.groups for leaf in leaves)
+        ]
+        with progress(title, sum(p.tokens for p in packs), "tokens") as advance:
+            for shard in _chunks(packs, _SHARD_PACKS):
+                fresh: list[int] = []
+                for pack in shard:
+                    found = self._run(forest, pack)
+                    for leaf, value in found.items():
+                        if not have[leaf]:
+                            states[leaf] = value
+                            have[leaf] = True
+                            fresh.append(leaf)
+                    self.tokens_run += pack.tokens
+                    advance(pack.tokens)
+                self._write([keys[leaf] for leaf in fresh], states[fresh])
+        return states
+
+    def _run(self, forest: Forest, pack: Pack) -> dict[int, npt.NDArray[np.float32]]:
+        trees = lay_out(forest, pack, self.trunk.device)
+        with torch.inference_mode():
+            found = self.trunk.run(trees, depths=self.depths)
+            stacked = torch.stack([pooled(found[d], trees) for d in self.depths], dim=1)
+        return dict(zip(trees.leaves, stacked.cpu().numpy(), strict=True))
+
+    def _read(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        have = np.zeros(len(keys), dtype=bool)
+        wanted = {key: leaf for leaf, key in enumerate(keys)}
+        for shard in sorted(self.folder.glob("*.safetensors")):
+            tensors = load_file(shard)
+            for row, key in enumerate(tensors["keys"]):
+                leaf = wanted.get(key.tobytes())
+                if leaf is not None and not have[leaf]:
+                    states[leaf] = tensors["states"][row]
+                    have[leaf] = True
+        return have
+
+    def _write(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> None:
+        if not keys:
+            return
+        name = hashlib.blake2b(b"".join(keys), digest_size=12).hexdigest()
+        packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
+        with atomic_path(self.folder / f"{name}.safetensors") as temporary:
+            save_file({"keys": packed, "states": np.ascontiguousarray(states)}, temporary)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Where the tokens of prefixes and leaves lie in a token store."""
+
+    prefixes: npt.NDArray[np.int64]
+    leaves: npt.NDArray[np.int64]
+    total: int
+
+
+class TokenStore:
+    """States of every token of a forest before the LoRA layers.
+
+    Kept in one memory-mapped file in the trunk's own data type; when the file would be larger than
+    `cache_bytes` or than the free disk, the states are computed again each time they are needed
+    (same packs of trees, so the results do not depend on the order of use).
+
+    Args:
+        trunk: the frozen layers.
+        forest: the texts.
+        depth: number of layers run below.
+        folder: where the file lies; one store per folder.
+        cache_bytes: upper bound of the file.
+    """
+
+    def __init__(
+        self, trunk: Trunk, forest: Forest, *, depth: int, folder: Path, cache_bytes: int
+    ) -> None:
+        self.trunk, self.forest, self.depth, self.folder = trunk, forest, depth, folder
+        self.tokens_run = 0
+        prefixes = np.array([len(p) for p in forest.prefixes], dtype=np.int64)
+        leaves = np.array([len(ids) for _, ids in forest.leaves], dtype=np.int64)
+        ends = np.cumsum(np.concatenate([prefixes, leaves]))
+        starts = np.concatenate([[0], ends[:-1]])
+        total = int(ends[-1])
+        self._rows = _Rows(starts[: len(prefixes)], starts[len(prefixes) :], total)
+        item = torch.empty((), dtype=trunk.dtype).element_size()
+        self.bytes = total * trunk.hidden_size * item
+        folder.mkdir(parents=True, exist_ok=True)
+        self.kept = self.bytes <= min(cache_bytes, int(0.8 * shutil.disk_usage(folder).free))
+        self._file: Tensor | None = None
+
+    def fill(self, *, title: str) -> None:
+        """Compute what is not on disk yet; nothing when the states are not kept."""
+        if not self.kept:
+            return
+        data = self._open()
+        packs = pack_leaves(self.forest, range(len(self.forest.leaves)), PACK_TOKENS)
+        done = {int(p.stem) for p in (self.folder / "packs").glob("*.json")}
+        todo = [(n, pack) for n, pack in enumerate(packs) if n not in done]
+        with progress(title, sum(p.tokens for _, p in todo), "tokens") as advance:
+            for shard in _chunks(todo, _SHARD_PACKS):
+                for _, pack in shard:
+                    states = self._compute(pack)
+                    for rows, at in self._spans(pack):
+                        data[rows] = states[at]
+                    self.tokens_run += pack.tokens
+                    advance(pack.tokens)
+                self._flush()
+                for number, pack in shard:
+                    write_json(self.folder / "packs" / f"{number}.json", {"tokens": pack.tokens})
+
+    def states(self, pack: Pack) -> Tensor:
+        """(pack tokens, hidden) states in packed order."""
+        if not self.kept:
+            self.tokens_run += pack.tokens
+            return self._compute(pack)
+        data = self._open()
+        return torch.cat([data[rows] for rows, _ in self._spans(pack)])
+
+    def _compute(self, pack: Pack) -> Tensor:
+        with torch.no_grad():
+            trees = lay_out(self.forest, pack, self.trunk.device)
+            return self.trunk.run(trees, depths=[self.depth])[self.depth]
+
+    def _spans(self, pack: Pack) -> Iterator[tuple[slice, slice]]:
+        """(rows in the file, rows in the pack) of each prefix and leaf of a pack, in order."""
+        at = 0
+        for prefix, leaves in pack.groups:
+            first = int(self._rows.prefixes[prefix])
+            length = len(self.forest.prefixes[prefix])
+            yield slice(first, first + length), slice(at, at + length)
+            at += length
+            for leaf in leaves:
+                first = int(self._rows.leaves[leaf])
+                length = len(self.forest.leaves[leaf][1])
+                yield slice(first, first + length), slice(at, at + length)
+                at += length
+
+    def _open(self) -> Tensor:
+        if self._file is None:
+            size = self._rows.total * self.trunk.hidden_size
+            self._file = torch.from_file(
+                str(self.folder / "tokens.bin"), shared=True, size=size, dtype=self.trunk.dtype
+            ).view(self._rows.total, self.trunk.hidden_size)
+        return self._file
+
+    def _flush(self) -> None:
+        """Bring the written pages to disk before the packs are marked as finished."""
+        with (self.folder / "tokens.bin").open("rb+") as handle:
+            os.fsync(handle.fileno())
+
+    def remove(self) -> None:
+        """Delete the file: branches are trained and need it no more."""
+        self._file = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

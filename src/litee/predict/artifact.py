@@ -1,0 +1,126 @@
+"""The judge on disk: `judge.json` and one folder per member. Safetensors and JSON, never pickle.
+
+Knows nothing of torch: it reads and writes the description; weights are read by `predict.judge`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from litee.encode.forest import Encoder
+from litee.errors import ModelError
+from litee.predict.ensemble import Ensemble
+from litee.rundir import write_json
+
+#: Raised when judges written before can no longer be read as they are.
+FORMAT_VERSION = 1
+
+JUDGE_FILE = "judge.json"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneEntry(_Entry):
+    """A backbone a judge needs.
+
+    Attributes:
+        name: packaged name, hub name or path, as it was given.
+        sha256: of its config and weights.
+        dtype: data type the members were fitted with.
+        exit_depth: layers that are run.
+        template: id of the prompt template.
+        max_tokens: text tokens per pair.
+        prompt_share: the prompt's share of them.
+    """
+
+    name: str
+    sha256: str
+    dtype: Literal["float32", "bfloat16"]
+    exit_depth: int
+    template: str
+    max_tokens: int
+    prompt_share: float
+
+
+class MemberEntry(_Entry):
+    """A member of the ensemble.
+
+    Attributes:
+        name: unique in the judge; also its folder below `members/`.
+        kind: statistics, probe (frozen states) or lora (adapted states).
+        encoder: tree or joint; None for statistics.
+        backbone: name of its backbone, None for statistics.
+        head: davidson, rao-kupper or joint.
+        pooling: what of an answer's states the head reads.
+        start_depth: frozen layers below a LoRA branch, None for the others.
+        held_out_log_loss: out-of-fold log loss per pair when it was fitted.
+        best_step: step at which a branch stopped; 0 means that it stayed its probe.
+    """
+
+    name: str
+    kind: Literal["statistics", "probe", "lora"]
+    encoder: Encoder | None = None
+    backbone: str | None = None
+    head: Literal["davidson", "rao-kupper", "joint"] = "davidson"
+    pooling: Literal["last", "mean", "last+mean"] = "last"
+    start_depth: int | None = None
+    held_out_log_loss: float | None = None
+    best_step: int | None = None
+
+
+class JudgeFile(_Entry):
+    """Everything in `judge.json`."""
+
+    format_version: int = FORMAT_VERSION
+    classes: tuple[str, str, str] = ("a", "b", "tie")
+    backbones: tuple[BackboneEntry, ...]
+    members: tuple[MemberEntry, ...]
+    ensemble: Ensemble
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    trained_on: dict[str, str] = {}
+    litee_version: str = ""
+
+    def backbone(self, name: str) -> BackboneEntry:
+        """The entry of a backbone."""
+        return next(b for b in self.backbones if b.name == name)
+
+
+def save_judge_file(judge: JudgeFile, folder: Path) -> None:
+    """Write `judge.json` atomically."""
+    write_json(folder / JUDGE_FILE, json.loads(judge.model_dump_json()))
+
+
+def load_judge_file(folder: Path) -> JudgeFile:
+    """Read and check `judge.json`.
+
+    Raises:
+        ModelError: no judge there, a damaged file, or a newer format.
+    """
+    file = folder / JUDGE_FILE
+    if not file.is_file():
+        raise ModelError(
+            "no judge here (judge.json is missing)",
+            place=str(folder),
+            fix="name a folder made by `litee fit`; an unfinished one goes on with --resume",
+        )
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"format version {version}, this litee reads {FORMAT_VERSION}",
+                place=str(file),
+                fix="install the litee that wrote it, or fit the judge again",
+            )
+        return JudgeFile.model_validate(raw)
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise ModelError(
+            f"damaged: {str(error).splitlines()[0]}", place=str(file), fix="fit the judge again"
+        ) from error

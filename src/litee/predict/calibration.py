@@ -1,0 +1,96 @@
+"""Scaling of probabilities after pooling, equal for both orders of the answers.
+
+Knows nothing of where probabilities come from.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.optimize import minimize
+
+Floats = npt.NDArray[np.float64]
+CalibrationName = Literal["none", "temperature", "vector"]
+
+_TINY = 1e-12
+
+
+class Calibration(BaseModel):
+    """log p → scale · log p + bias, normalised; A and B share scale, only the tie has a bias.
+
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599, eq. 9) has scale = tie_scale = 1 / T
+    and no bias; vector scaling (the same paper, section 4.2) is tied between A and B here, or
+    exchanging the answers would change more than the order of the result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: CalibrationName = "none"
+    scale: float = Field(1.0, gt=0)
+    tie_scale: float = Field(1.0, gt=0)
+    tie_bias: float = 0.0
+
+    @property
+    def temperature(self) -> float:
+        """T of the decisive classes; above 1 the raw probabilities were too sure."""
+        return 1 / self.scale
+
+    def apply(self, probabilities: Floats) -> Floats:
+        """(n, 3) → (n, 3).
+
+        >>> sharper = Calibration(name="temperature", scale=2.0, tie_scale=2.0)
+        >>> sharper.apply(np.array([[0.5, 0.25, 0.25]])).round(3).tolist()
+        [[0.667, 0.167, 0.167]]
+        """
+        scale = np.array([self.scale, self.scale, self.tie_scale])
+        bias = np.array([0.0, 0.0, self.tie_bias])
+        return _softmax(np.log(np.maximum(probabilities, _TINY)) * scale + bias)
+
+
+def fit_calibration(
+    name: CalibrationName, probabilities: Floats, shares: Floats, weights: Floats
+) -> Calibration:
+    """Minimise the weighted cross-entropy to vote shares over the scaling's parameters.
+
+    Args:
+        name: which scaling.
+        probabilities: (n, 3) held-out probabilities.
+        shares: (n, 3) vote shares.
+        weights: (n,) weights.
+    """
+    if name == "none":
+        return Calibration()
+
+    def build(x: Floats) -> Calibration:
+        if name == "temperature":
+            scale = float(np.exp(x[0]))
+            return Calibration(name=name, scale=scale, tie_scale=scale)
+        return Calibration(
+            name=name,
+            scale=float(np.exp(x[0])),
+            tie_scale=float(np.exp(x[1])),
+            tie_bias=float(x[2]),
+        )
+
+    def loss(x: Floats) -> float:
+        return weighted_log_loss(build(x).apply(probabilities), shares, weights)
+
+    start = np.zeros(1 if name == "temperature" else 3)
+    bounds = [(-3.0, 3.0)] * len(start)
+    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    return build(found.x)
+
+
+def weighted_log_loss(probabilities: Floats, shares: Floats, weights: Floats) -> float:
+    """Σ w · (−Σ shares · log p) / Σ w, in nats."""
+    losses = -(shares * np.log(np.maximum(probabilities, _TINY))).sum(1)
+    return float(np.average(losses, weights=weights))
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    result: Floats = powers / powers.sum(1, keepdims=True)
+    return result

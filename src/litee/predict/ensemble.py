@@ -1,0 +1,207 @@
+"""Joins members' probabilities: pools, and weights on the simplex fitted by log loss.
+
+Weights are always fitted on predictions for prompts that the members did not see, and judged on
+prompts that the weights did not see (cross-fitting). Knows nothing of the members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.optimize import minimize
+
+from litee.predict.calibration import (
+    Calibration,
+    CalibrationName,
+    Floats,
+    fit_calibration,
+    weighted_log_loss,
+)
+
+PoolName = Literal["linear", "log", "power"]
+_TINY = 1e-12
+
+
+class Ensemble(BaseModel):
+    """A pool, its weights and the calibration after it.
+
+    Pools of member probabilities p_m with weights w_m ≥ 0, Σ w = 1: `linear` Σ w p (LoRA-LiteE's
+    weighted averaging), `log` ∝ Π p^w, `power` ∝ (Σ w p^r)^(1/r) with exponent r in (0, 1), which
+    lies between them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    pool: PoolName = "linear"
+    exponent: float = Field(1.0, gt=0, le=1)
+    calibration: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _simplex(self) -> Ensemble:
+        if len(self.members) != len(self.weights) or not self.members:
+            raise ValueError("one weight per member is needed")
+        if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"weights must be >= 0 and sum to 1, got {self.weights}")
+        return self
+
+    def apply(self, probabilities: Floats) -> Floats:
+        """(members, n, 3) → (n, 3) calibrated probabilities.
+
+        >>> both = np.array([[[0.8, 0.1, 0.1]], [[0.2, 0.7, 0.1]]])
+        >>> Ensemble(members=("x", "y"), weights=(0.5, 0.5)).apply(both).round(2).tolist()
+        [[0.5, 0.4, 0.1]]
+        """
+        pooled = pool(probabilities, np.array(self.weights), self.pool, self.exponent)
+        return self.calibration.apply(pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossFit:
+    """An ensemble fitted on all held-out predictions, and its honest predictions.
+
+    Attributes:
+        ensemble: weights and calibration from all folds.
+        held_out: (n, 3) predictions of each fold by weights and calibration fitted on the others.
+        raw: the same before calibration.
+    """
+
+    ensemble: Ensemble
+    held_out: Floats
+    raw: Floats
+
+
+def pool(probabilities: Floats, weights: Floats, name: PoolName, exponent: float = 0.5) -> Floats:
+    """(members, n, 3) and (members,) → (n, 3); see `Ensemble`."""
+    if name == "linear":
+        mean: Floats = np.einsum("m,mnk->nk", weights, probabilities)
+        return mean
+    if name == "log":
+        logits = np.einsum("m,mnk->nk", weights, np.log(np.maximum(probabilities, _TINY)))
+        joined = np.exp(logits - logits.max(1, keepdims=True))
+    else:
+        joined = np.einsum("m,mnk->nk", weights, probabilities**exponent) ** (1 / exponent)
+    result: Floats = joined / joined.sum(1, keepdims=True)
+    return result
+
+
+def fit_weights(
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    *,
+    name: PoolName,
+    exponent: float = 0.5,
+) -> Floats:
+    """Weights on the simplex that minimise the pooled predictions' log loss.
+
+    The problem is convex for the linear and the log pool. Solved by SLSQP from equal weights;
+    weights below 0.005 are set to 0.
+
+    Args:
+        probabilities: (members, n, 3) held-out probabilities.
+        shares: (n, 3) vote shares.
+        weights: (n,) weights of the pairs.
+        name: which pool.
+        exponent: of the power pool.
+    """
+    count = len(probabilities)
+    if count == 1:
+        return np.ones(1)
+
+    def loss(w: Floats) -> float:
+        w = np.maximum(w, 0) / max(np.maximum(w, 0).sum(), _TINY)
+        return weighted_log_loss(pool(probabilities, w, name, exponent), shares, weights)
+
+    found = minimize(
+        loss,
+        np.full(count, 1 / count),
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * count,
+        constraints=[{"type": "eq", "fun": lambda w: w.sum() - 1}],
+        options={"maxiter": 200, "ftol": 1e-9},
+    )
+    best = np.maximum(found.x, 0)
+    best = np.where(best / best.sum() < 0.005, 0, best)
+    result: Floats = best / best.sum()
+    return result
+
+
+def fit_ensemble(
+    names: Sequence[str],
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    *,
+    pool_name: PoolName,
+    exponent: float = 0.5,
+    calibration: CalibrationName = "temperature",
+) -> Ensemble:
+    """Weights, then calibration of the pooled predictions."""
+    w = fit_weights(probabilities, shares, weights, name=pool_name, exponent=exponent)
+    pooled = pool(probabilities, w, pool_name, exponent)
+    scaling = fit_calibration(calibration, pooled, shares, weights)
+    return Ensemble(
+        members=tuple(names),
+        weights=tuple(float(x) for x in w),
+        pool=pool_name,
+        exponent=exponent if pool_name == "power" else 1.0,
+        calibration=scaling,
+    )
+
+
+def cross_fit(
+    names: Sequence[str],
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    folds: Sequence[int],
+    *,
+    pool_name: PoolName | Literal["auto"] = "auto",
+    calibration: CalibrationName = "temperature",
+) -> CrossFit:
+    """Fit the ensemble, and predict each fold with an ensemble fitted on the other folds.
+
+    Args:
+        names: of the members.
+        probabilities: (members, n, 3) out-of-fold probabilities.
+        shares: (n, 3) vote shares.
+        weights: (n,) weights.
+        folds: (n,) fold of each pair; prompts lie in one fold.
+        pool_name: a pool, or `auto`: the one with the lowest cross-fitted log loss.
+        calibration: scaling after pooling.
+    """
+    pools: list[PoolName] = ["linear", "log", "power"] if pool_name == "auto" else [pool_name]
+    if len(names) == 1:
+        pools = pools[:1]
+    fold = np.asarray(folds)
+    best: CrossFit | None = None
+    for kind in pools:
+        held_out = np.zeros_like(probabilities[0])
+        raw = np.zeros_like(held_out)
+        for k in np.unique(fold):
+            rest, own = fold != k, fold == k
+            part = fit_ensemble(
+                names,
+                probabilities[:, rest],
+                shares[rest],
+                weights[rest],
+                pool_name=kind,
+                calibration=calibration,
+            )
+            held_out[own] = part.apply(probabilities[:, own])
+            raw[own] = pool(probabilities[:, own], np.array(part.weights), kind, part.exponent)
+        if best is None or weighted_log_loss(held_out, shares, weights) < weighted_log_loss(
+            best.held_out, shares, weights
+        ):
+            full = fit_ensemble(
+                names, probabilities, shares, weights, pool_name=kind, calibration=calibration
+            )
+            best = CrossFit(full, held_out, raw)
+    assert best is not None
+    return best
