@@ -209,8 +209,9 @@ def weight_cell(row: Row, column: str) -> float:
     if value is None or value == "":
         return 1.0
     try:
-        weight = float(value) if isinstance(value, int | float | str) else math.nan
-    except ValueError:
+        number = isinstance(value, int | float | str) and not isinstance(value, bool)
+        weight = float(value) if number else math.nan  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
         problem = f"column {column!r}: the weight must be a finite number > 0, found {value!r}"

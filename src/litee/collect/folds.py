@@ -145,9 +145,10 @@ def make_folds(
     """Folds that keep prompt groups whole and balance size, sources and outcomes.
 
     Groups are those of `group_prompts` with `by_answer`. They are dealt out from large to small,
-    each to the fold where it adds least to the sum of squared shares over: pairs, pairs per
-    source, and vote shares per source and outcome (derived here; the sum is smallest when all
-    folds are alike).
+    each to the fold where it adds least to the weighted sum of squared shares over: pairs (weight
+    2 per source), pairs per source (1), vote shares per source and outcome (1/3 each). Derived
+    here: the sum is smallest when all folds are alike, and unlike scikit-learn's
+    StratifiedGroupKFold it also balances the sources.
 
     Args:
         pairs: what to split; each counts once, however many votes it has.
@@ -209,7 +210,7 @@ def _group_loads(
 ) -> npt.NDArray[np.float64]:
     """Per group: pairs, pairs per source, vote shares per source and outcome.
 
-    Shape (groups, 1 + 4 · sources); each column sums to 1.
+    Shape (groups, 1 + 4 · sources); each column sums to the root of its weight.
     """
     sources = {name: k for k, name in enumerate(dict.fromkeys(p.pair.source for p in pairs))}
     loads = np.zeros((number, 1 + 4 * len(sources)))
@@ -219,7 +220,8 @@ def _group_loads(
         loads[group, start] += 1
         loads[group, start + 1 : start + 4] += voted.shares
     totals = loads.sum(axis=0)
-    loads /= np.where(totals > 0, totals, 1)
+    weights = np.array([2 * len(sources), *(1, 1 / 3, 1 / 3, 1 / 3) * len(sources)])
+    loads *= np.sqrt(weights) / np.where(totals > 0, totals, 1)
     return loads
 
 
