@@ -75,7 +75,7 @@ class _Known:
 
     content: bytes
     place: str
-    ballots: set[Ballot]
+    ballots: tuple[Ballot, ...] = ()
     times: int = 1
 
 
@@ -139,7 +139,7 @@ class Gathering:
         content = _digest(draft, source)
         name = draft.pair_id or draft.id or f"{stem}:{row.number}"
         if self._check_id(self._pair_ids, row, name, content) is None:
-            self._pair_ids[name] = _Known(content, row.place, set())
+            self._pair_ids[name] = _Known(content, row.place)
             self.pairs.append(_make_pair(name, draft, source))
 
     def _outcome(self, row: Row, ballot: Ballot, labels: Mapping[str, Outcome]) -> Outcome | None:
@@ -159,7 +159,7 @@ class Gathering:
         if draft.pair_id:
             known = self._check_id(self._pair_ids, row, draft.pair_id, content)
             if known is None:
-                self._pair_ids[draft.pair_id] = _Known(content, row.place, set())
+                self._pair_ids[draft.pair_id] = _Known(content, row.place)
 
     def _check_id(
         self, known_ids: Mapping[str, _Known], row: Row, name: str, content: bytes
@@ -187,11 +187,11 @@ class Gathering:
             return self._free_id(name)
         known = self._check_id(self._row_ids, row, draft.id, content)
         if known is None:
-            self._row_ids[draft.id] = _Known(content, row.place, set(draft.ballots))
+            self._row_ids[draft.id] = _Known(content, row.place, draft.ballots)
             return draft.id
-        if known.ballots >= set(draft.ballots):
+        if set(draft.ballots) <= set(known.ballots):
             return None
-        known.ballots |= set(draft.ballots)
+        known.ballots += draft.ballots
         known.times += 1
         return self._free_id(f"{draft.id}#{known.times}")
 
@@ -199,7 +199,7 @@ class Gathering:
         """Remember a made-up id, changed if a row already has it."""
         while name in self._row_ids:
             name += "+"
-        self._row_ids[name] = _Known(b"", name, set())
+        self._row_ids[name] = _Known(b"", name)
         return name
 
     def _pair(self, draft: Draft, source: str, content: bytes, vote_id: str) -> Pair:
