@@ -75,7 +75,6 @@ class _Known:
 
     content: bytes
     place: str
-    ballots: tuple[Ballot, ...] = ()
     times: int = 1
 
 
@@ -92,7 +91,7 @@ class Gathering:
         self._by_id: dict[str, Pair] = {}
         self._pair_ids: dict[str, _Known] = {}
         self._row_ids: dict[str, _Known] = {}
-        self._rows: set[tuple[bytes, tuple[Ballot, ...]]] = set()
+        self._rows: set[tuple[bytes | str, tuple[Ballot, ...]]] = set()
         self._voters: set[tuple[str, str]] = set()
 
     def drop(self, reason: str, row: Row) -> None:
@@ -177,21 +176,21 @@ class Gathering:
         Rows with an id repeat when the id, the content and the vote agree; rows without one when
         the content, the vote and the (known) annotator agree.
         """
+        key = (draft.id or content, draft.ballots)
+        repeated = key in self._rows
+        self._rows.add(key)
         if not draft.id:
-            key = (content, draft.ballots)
-            if key in self._rows and (draft.pair_id or _voter_known(draft)):
+            if repeated and (draft.pair_id or _voter_known(draft)):
                 return None
-            self._rows.add(key)
             single = len(draft.ballots) == 1
             name = draft.pair_id if draft.pair_id and not single else f"{stem}:{row.number}"
             return self._free_id(name)
         known = self._check_id(self._row_ids, row, draft.id, content)
         if known is None:
-            self._row_ids[draft.id] = _Known(content, row.place, draft.ballots)
+            self._row_ids[draft.id] = _Known(content, row.place)
             return draft.id
-        if set(draft.ballots) <= set(known.ballots):
+        if repeated:
             return None
-        known.ballots += draft.ballots
         known.times += 1
         return self._free_id(f"{draft.id}#{known.times}")
 
