@@ -86,7 +86,15 @@ class Adapters:
         return self.use(name)
 
     def load(self, name: str, folder: Path) -> None:
-        """Add an adapter from a PEFT folder."""
+        """Add an adapter from a PEFT folder; only safetensors are read.
+
+        Raises:
+            ModelError: the folder has no safetensors, or they do not fit.
+        """
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise ModelError(
+                "adapter_model.safetensors is missing", place=str(folder), fix="fit the judge again"
+            )
         if self.model is None:
             self.model = PeftModel.from_pretrained(
                 self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,10 @@ class PooledStore:
         self.trunk = backbone.trunk
         self.depths = tuple(sorted(set(depths)))
         kind = str(self.trunk.dtype).removeprefix("torch.")
-        name = f"{backbone.folder.sha256[:16]}-{kind}-" + "-".join(map(str, self.depths))
-        self.folder = (folder or cache_folder()) / "states" / name
+        self._kind = f"{backbone.folder.sha256[:16]}-{kind}"
+        self._parent = (folder or cache_folder()) / "states"
+        self.folder = self._parent / f"{self._kind}-{'-'.join(map(str, self.depths))}"
+        self.seconds = 0.0
         self.tokens_run = 0
 
     def compute(self, forest: Forest, *, title: str) -> npt.NDArray[np.float32]:
@@ -81,6 +84,7 @@ class PooledStore:
         shape = (len(forest.leaves), len(self.depths), 2, self.trunk.hidden_size)
         states = np.zeros(shape, dtype=np.float32)
         keys = leaf_keys(forest)
+        started = time.monotonic()
         have = self._read(keys, states)
         packs = [
             pack
@@ -100,6 +104,7 @@ class PooledStore:
                     self.tokens_run += pack.tokens
                     advance(pack.tokens)
                 self._write([keys[leaf] for leaf in fresh], states[fresh])
+        self.seconds += time.monotonic() - started
         return states
 
     def _run(self, forest: Forest, pack: Pack) -> dict[int, npt.NDArray[np.float32]]:
@@ -112,14 +117,23 @@ class PooledStore:
     def _read(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         have = np.zeros(len(keys), dtype=bool)
         wanted = {key: leaf for leaf, key in enumerate(keys)}
-        for shard in sorted(self.folder.glob("*.safetensors")):
+        for shard, columns in self._shards():
             tensors = load_file(shard)
             for row, key in enumerate(tensors["keys"]):
                 leaf = wanted.get(key.tobytes())
                 if leaf is not None and not have[leaf]:
-                    states[leaf] = tensors["states"][row]
+                    states[leaf] = tensors["states"][row][columns]
                     have[leaf] = True
         return have
+
+    def _shards(self) -> Iterator[tuple[Path, list[int]]]:
+        """Files that hold all wanted depths, and the columns these have there."""
+        for folder in sorted(self._parent.glob(f"{self._kind}-*")):
+            depths = [int(d) for d in folder.name.removeprefix(f"{self._kind}-").split("-")]
+            if set(self.depths) <= set(depths):
+                columns = [depths.index(d) for d in self.depths]
+                for shard in sorted(folder.glob("*.safetensors")):
+                    yield shard, columns
 
     def _write(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> None:
         if not keys:

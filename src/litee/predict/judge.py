@@ -35,7 +35,7 @@ from litee.predict.calibration import Floats
 from litee.records import Pair, Prediction
 
 #: Pairs that are encoded and run together; bounds the memory of a prediction.
-CHUNK_PAIRS = 512
+CHUNK_PAIRS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +180,18 @@ class Judge:
             yield from self._predict(chunk)
 
     def member_outputs(self, pairs: Sequence[Pair]) -> dict[str, MemberOutput]:
-        """What every member says by itself, by name, in the order of `judge.json`."""
+        """What every member says by itself, by name, in the order of `judge.json`.
+
+        Pairs of the same prompt are run together, wherever they stand, so that texts are shared.
+        """
+        order = sorted(range(len(pairs)), key=lambda k: pairs[k].prompt)
         outputs: dict[str, MemberOutput] = {}
         for start in range(0, len(pairs), CHUNK_PAIRS):
-            part = self._outputs(pairs[start : start + CHUNK_PAIRS])
+            part = self._outputs([pairs[k] for k in order[start : start + CHUNK_PAIRS]])
             for name, output in part.items():
                 outputs[name] = _append(outputs.get(name), output)
-        return {m.name: outputs[m.name] for m in self.file.members}
+        back = np.argsort(order)
+        return {m.name: _reorder(outputs[m.name], back) for m in self.file.members}
 
     def reward(self, prompt: str | Sequence[str], answer: str | Sequence[str]) -> float:
         """Scalar reward of one answer, in nats of log odds; only differences count.
@@ -288,6 +293,11 @@ def _append(old: MemberOutput | None, new: MemberOutput) -> MemberOutput:
         rewards,
         np.concatenate([old.cut, new.cut]),
     )
+
+
+def _reorder(output: MemberOutput, order: npt.NDArray[np.int64]) -> MemberOutput:
+    rewards = None if output.rewards is None else output.rewards[order]
+    return MemberOutput(output.probabilities[order], rewards, output.cut[order])
 
 
 def _head(entry: MemberEntry, folder: Path) -> PairHead:

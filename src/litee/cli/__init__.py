@@ -1,0 +1,41 @@
+"""The command line: parses, calls, prints. Nothing here imports torch before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from litee.cli import data, doctor, evaluate, fit, predict
+from litee.errors import EXIT_INTERRUPTED, LiteeError
+
+app = typer.Typer(
+    name="litee",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn human votes (A better / B better / tie) into a calibrated judge.",
+)
+app.command()(fit.fit)
+app.command()(predict.predict)
+app.command()(evaluate.evaluate)
+app.add_typer(data.app, name="data")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the `litee` command.
+
+    Exit codes: 0 done; 2 wrong settings or arguments; 3 unusable input; 4 unusable model;
+    5 out of disk, memory or time; 130 interrupted.
+    """
+    try:
+        app()
+    except LiteeError as error:
+        sys.stderr.write(f"litee: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("litee: interrupted; run the same command with --resume to go on\n")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,59 @@
+"""`litee doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from litee.rundir import cpu_name, versions
+
+
+def doctor() -> None:
+    """Show processor, speed per data type, memory, disk, libraries and backbones at hand."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="This machine", show_header=False, box=None, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("processor", cpu_name())
+    table.add_row("memory", _memory())
+    disk = shutil.disk_usage(Path.cwd())
+    table.add_row("disk here", f"{disk.free / 1e9:.0f} GB free of {disk.total / 1e9:.0f} GB")
+    table.add_row("libraries", ", ".join(f"{k} {v}" for k, v in versions().items()))
+    if importlib.util.find_spec("torch") is None:
+        table.add_row("torch", 'not installed: pip install "lora-litee[train]"')
+    else:
+        for name, value in _torch_rows():
+            table.add_row(name, value)
+    Console().print(table)
+
+
+def _memory() -> str:
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return "unknown"
+    values = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines())
+    free, total = (int(values[k].split()[0]) / 1e6 for k in ("MemAvailable", "MemTotal"))
+    return f"{free:.1f} GB free of {total:.1f} GB"
+
+
+def _torch_rows() -> list[tuple[str, str]]:
+    import torch
+
+    from litee.finetune.backbones import PACKAGED, cache_folder
+    from litee.finetune.device import choose_dtype, device_name, matmul_rate, use_threads
+
+    use_threads(0)
+    rows = []
+    if torch.cuda.is_available():
+        rows.append(("GPU", device_name()))
+    rates = {name: matmul_rate(getattr(torch, name)) / 1e9 for name in ("float32", "bfloat16")}
+    speeds = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items())
+    rows.append(("matrix speed", f"{speeds}; fit would use {choose_dtype('auto')}"))
+    for name, (module, _, install) in PACKAGED.items():
+        found = importlib.util.find_spec(module) is not None
+        rows.append((name, "installed" if found else f"not installed: {install}"))
+    rows.append(("cache", str(cache_folder())))
+    return rows

@@ -1,0 +1,173 @@
+"""`litee fit`: votes to judge."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from litee.config import FitSettings, load_settings
+from litee.errors import ConfigError
+
+if TYPE_CHECKING:
+    from litee.records import Folds, VotedPair, VoteSet
+    from litee.rundir import Json
+
+_DEFAULTS = FitSettings()
+
+
+def _help(name: str) -> str:
+    """Description and default of a setting, from the one place that has them."""
+    field = FitSettings.model_fields[name]
+    default = getattr(_DEFAULTS, name)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{field.description} (default: {shown})"
+
+
+def _list(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _depth(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+def fit(
+    votes: Annotated[list[str], typer.Argument(help="Votes files, or hf://owner/name.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the judge and its report.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse dropped or odd rows.")] = False,
+    format: Annotated[str, typer.Option(help="Layout of the files; see docs/data.md.")] = "auto",
+    backbone: Annotated[list[str] | None, typer.Option(help=_help("backbones"))] = None,
+    members: Annotated[str | None, typer.Option(help=_help("members"))] = None,
+    template: Annotated[str | None, typer.Option(help=_help("template"))] = None,
+    max_tokens: Annotated[int | None, typer.Option(help=_help("max_tokens"))] = None,
+    depth: Annotated[str | None, typer.Option(help=_help("depth"))] = None,
+    pooling: Annotated[str | None, typer.Option(help=_help("pooling"))] = None,
+    head: Annotated[str | None, typer.Option(help=_help("head"))] = None,
+    lora_r: Annotated[int | None, typer.Option(help=_help("lora_r"))] = None,
+    lora_layers: Annotated[int | None, typer.Option(help=_help("lora_layers"))] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=_help("learning_rate"))] = None,
+    num_train_epochs: Annotated[int | None, typer.Option(help=_help("num_train_epochs"))] = None,
+    pair_weight: Annotated[str | None, typer.Option(help=_help("pair_weight"))] = None,
+    folds: Annotated[int | None, typer.Option(help=_help("folds"))] = None,
+    pool: Annotated[str | None, typer.Option(help=_help("pool"))] = None,
+    calibration: Annotated[str | None, typer.Option(help=_help("calibration"))] = None,
+    dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
+    threads: Annotated[int | None, typer.Option(help=_help("threads"))] = None,
+    seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
+) -> None:
+    """Fit a judge on votes: probe, LoRA branches, ensemble, calibration, report.
+
+    Further settings (every one in docs/settings.md) go into the --config file.
+    """
+    settings = load_settings(
+        FitSettings,
+        config,
+        {
+            "backbones": tuple(backbone) if backbone else None,
+            "members": _list(members),
+            "template": template,
+            "max_tokens": max_tokens,
+            "depth": _depth(depth),
+            "pooling": pooling,
+            "head": head,
+            "lora_r": lora_r,
+            "lora_layers": lora_layers,
+            "learning_rate": learning_rate,
+            "num_train_epochs": num_train_epochs,
+            "pair_weight": pair_weight,
+            "folds": folds,
+            "pool": pool,
+            "calibration": calibration,
+            "dtype": dtype,
+            "threads": threads,
+            "seed": seed,
+        },
+    )
+    vote_set, voted, split = _read(votes, settings, format=format, strict=strict)
+    _fit(vote_set, voted, split, settings, out=out, resume=resume)
+
+
+def _read(
+    votes: list[str], settings: FitSettings, *, format: str, strict: bool
+) -> tuple[VoteSet, tuple[VotedPair, ...], Folds]:
+    from litee.collect.folds import check_folds, make_folds
+    from litee.collect.pairs import gather
+    from litee.collect.votes import load_votes
+    from litee.errors import InputError
+    from litee.progress import console
+
+    vote_set = load_votes(votes, format=format, strict=strict)
+    voted = gather(vote_set.votes)
+    if len({v.pair.prompt[0] for v in voted}) < 2 * settings.folds:
+        raise InputError(
+            f"{len(voted)} pairs on few prompts cannot be split into {settings.folds} folds",
+            place=", ".join(votes),
+            fix=f"collect votes on at least {2 * settings.folds} prompts, or lower --folds",
+        )
+    if len({k for v in voted for k, share in enumerate(v.shares) if share > 0}) < 2:
+        raise InputError(
+            "all votes have the same outcome; there is nothing to learn",
+            place=", ".join(votes),
+            fix="check that the winner column was read as meant: litee data inspect",
+        )
+    split = make_folds(voted, count=settings.folds, seed=settings.seed)
+    check_folds([v.pair for v in voted], split)
+    console.print(
+        f"{len(vote_set.votes):,} votes on {len(voted):,} pairs, "
+        f"{len(set(split.groups)):,} prompts; {vote_set.dropped.total:,} rows dropped"
+    )
+    for reason, count in vote_set.dropped.counts.items():
+        console.print(f"  dropped {count:,}: {reason}")
+    return vote_set, voted, split
+
+
+def _fit(
+    vote_set: VoteSet,
+    voted: tuple[VotedPair, ...],
+    split: Folds,
+    settings: FitSettings,
+    *,
+    out: Path,
+    resume: bool,
+) -> None:
+    from rich.console import Console
+
+    from litee.predict.fit import fit_judge
+    from litee.rundir import RunDir, write_json
+    from litee.score.fit_report import evaluate_fit, fit_report, report_path
+    from litee.score.report import headline, write_report
+    from litee.score.table import evaluation_table
+
+    inputs = {Path(k).name: v for k, v in vote_set.inputs.items()}
+    if len(inputs) < len(vote_set.inputs):
+        raise ConfigError("two votes files have the same name", fix="rename one of them")
+    manifest: dict[str, Json] = {
+        "settings": settings.model_dump(mode="json", exclude={"threads"}),
+        "inputs": dict(inputs),
+    }
+    run = RunDir(out, manifest, resume=resume)
+    result = fit_judge(voted, split, settings, run, inputs=inputs)
+    evaluation = evaluate_fit(result, voted, split)
+    report = fit_report(
+        result,
+        evaluation,
+        vote_set,
+        title=f"Judge fitted on {', '.join(inputs)}",
+        command="litee " + shlex.join(sys.argv[1:]),
+        folds=split,
+    )
+    write_report(report, report_path(out))
+    write_json(out / "report.json", evaluation.to_json())
+    console = Console()
+    console.print(evaluation_table(evaluation))
+    console.print(headline(evaluation), soft_wrap=True)
+    console.print(f"judge: {out}   report: {report_path(out)}", soft_wrap=True)
+    for caution in evaluation.cautions:
+        console.print(f"caution: {caution}", soft_wrap=True, style="yellow")

@@ -1,0 +1,353 @@
+"""Fits the members of an ensemble: out-of-fold predictions first, then a final fit on all votes.
+
+Every member predicts each fold after learning from the other folds only, ridge and early stop
+included. What is finished lies in the run's folder, so a killed run goes on where it was.
+Knows nothing of pools, calibration and reports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from litee.config import FitSettings
+from litee.encode.forest import Forest
+from litee.finetune.branch import Adapters, Branch, Examples, save_head, train_branch
+from litee.finetune.heads import HeadName, PairHead
+from litee.finetune.probe import Floats, Ints, PairStates, fit_probe, predict_head
+from litee.finetune.states import TokenStore
+from litee.records import Folds, VotedPair
+from litee.rundir import RunDir, atomic_path, write_json
+
+#: Share of the training prompts that stops a branch.
+STOP_SHARE = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The votes as arrays.
+
+    Attributes:
+        shares: (pairs, 3) vote shares.
+        weights: (pairs,) training weights.
+        folds: the split.
+        seed: of everything random.
+    """
+
+    shares: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    folds: Folds
+    seed: int
+
+    @property
+    def fold(self) -> Ints:
+        """(pairs,) fold that holds each pair out."""
+        return np.asarray(self.folds.folds, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted member.
+
+    Attributes:
+        name: of the member and its folder.
+        out_of_fold: (pairs, 3) probabilities for prompts that the fit had not seen.
+        best_steps: per fold and for the final fit, the step at which a branch stopped; empty for
+            probes.
+    """
+
+    name: str
+    out_of_fold: npt.NDArray[np.float64]
+    best_steps: tuple[int, ...] = ()
+
+
+def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -> Task:
+    """Arrays of shares and weights; weights have mean 1."""
+    shares = np.array([v.shares for v in voted], dtype=np.float64)
+    if settings.pair_weight == "votes":
+        weights = np.array([v.votes for v in voted], dtype=np.float64)
+    elif settings.pair_weight == "prompt":
+        sizes = np.bincount(folds.groups)
+        weights = np.array([sizes[g] ** -0.5 for g in folds.groups])
+    else:
+        weights = np.ones(len(voted))
+    return Task(shares, weights / weights.mean(), folds, settings.seed)
+
+
+def cross_entropy(probabilities: Floats, shares: Floats, weights: Floats) -> float:
+    """Weighted mean of −Σ shares · log p, in nats."""
+    losses = -(shares * np.log(np.maximum(probabilities, 1e-12))).sum(1)
+    return float(np.average(losses, weights=weights))
+
+
+def fit_probe_member(
+    name: str,
+    data: PairStates,
+    task: Task,
+    *,
+    run: RunDir,
+    ridges: Sequence[float],
+    head: HeadName,
+) -> Fitted:
+    """A linear member on fixed states, with the ridge chosen inside each training part.
+
+    Args:
+        name: of the member.
+        data: states of all pairs.
+        task: the votes.
+        run: where results are kept: `members/<name>/head.safetensors`, `run/<name>.safetensors`.
+        ridges: candidates; for fold k they are compared on the next fold, after fitting on the
+            rest.
+        head: which head.
+    """
+    file = run.path / "run" / f"{name}.safetensors"
+
+    def work() -> int:
+        fold, count = task.fold, task.folds.count
+        out = np.zeros((len(fold), 3))
+        inner = np.zeros((count, len(ridges)))
+        for k in range(count):
+            if len(ridges) > 1:
+                stop = (k + 1) % count
+                inner[k] = _ridge_losses(data, task, fold, k, stop, ridges=ridges, head=head)
+            ridge = ridges[int(inner[k].argmin())]
+            model = _fit(data, task, np.flatnonzero(fold != k), ridge, head)
+            own = np.flatnonzero(fold == k)
+            out[own] = predict_head(model, data.of(own))
+        ridge = ridges[int(inner.sum(0).argmin())]
+        final = _fit(data, task, np.arange(len(fold)), ridge, head)
+        save_head(final, run.path / "members" / name / "head.safetensors")
+        with atomic_path(file) as temporary:
+            save_file({"out_of_fold": out}, temporary)
+        return 0
+
+    run.run(f"member-{name}", work)
+    return Fitted(name, load_file(file)["out_of_fold"])
+
+
+def _ridge_losses(
+    data: PairStates,
+    task: Task,
+    fold: Ints,
+    k: int,
+    stop: int,
+    *,
+    ridges: Sequence[float],
+    head: HeadName,
+) -> list[float]:
+    """Held-out loss of each ridge: fitted without folds k and stop, judged on fold stop.
+
+    With two folds there is no third part: half of the training prompts judge.
+    """
+    if stop == k or len(set(fold.tolist())) == 2:
+        train, valid = stop_split(task.folds, np.flatnonzero(fold != k), task.seed, share=0.5)
+    else:
+        train = np.flatnonzero((fold != k) & (fold != stop))
+        valid = np.flatnonzero(fold == stop)
+    losses = []
+    for ridge in ridges:
+        model = _fit(data, task, train, ridge, head)
+        p = predict_head(model, data.of(valid))
+        losses.append(cross_entropy(p, task.shares[valid], task.weights[valid]))
+    return losses
+
+
+def _fit(data: PairStates, task: Task, pairs: Ints, ridge: float, head: HeadName) -> PairHead:
+    return fit_probe(
+        data.of(pairs), task.shares[pairs], task.weights[pairs], ridge=ridge, head=head
+    )
+
+
+def stop_split(folds: Folds, pairs: Ints, seed: int, *, share: float) -> tuple[Ints, Ints]:
+    """Split pairs into a training and a stopping part, whole prompt groups on each side.
+
+    Args:
+        folds: for the groups.
+        pairs: to split; from at least two groups, or both parts are all of them.
+        seed: which groups stop.
+        share: of the pairs that stop, at least one group and never all.
+    """
+    groups = np.asarray(folds.groups)[pairs]
+    distinct = np.unique(groups)
+    if len(distinct) < 2:
+        return pairs, pairs
+    order = np.random.default_rng([seed, len(pairs)]).permutation(distinct)
+    chosen: set[int] = set()
+    held = 0
+    for group in order[:-1]:
+        if chosen and held >= share * len(pairs):
+            break
+        size = int((groups == group).sum())
+        if chosen and held + size > 2 * share * len(pairs):
+            continue
+        chosen.add(int(group))
+        held += size
+    stops = np.isin(groups, list(chosen))
+    return pairs[~stops], pairs[stops]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchPlan:
+    """What all folds of a LoRA member share.
+
+    Attributes:
+        name: of the member.
+        states: pooled states at the exit depth, for the probes that branches start from.
+        store: token states below the branches.
+        adapters: where they are added.
+        head: of the probe.
+        ridge: of the probes.
+    """
+
+    name: str
+    states: PairStates
+    store: TokenStore
+    adapters: Adapters
+    head: HeadName
+    ridge: float
+
+
+def fit_branch_member(
+    plan: BranchPlan, task: Task, *, settings: FitSettings, run: RunDir
+) -> Fitted:
+    """A LoRA member: one branch per fold, and a final one that stops on the first fold.
+
+    Every branch starts from a probe fitted on its own training prompts only.
+    """
+    folder = run.path / "run" / plan.name
+    fold = task.fold
+    parts: list[tuple[str, Ints, Ints, Ints]] = []
+    for k in range(task.folds.count):
+        train, stop = stop_split(
+            task.folds, np.flatnonzero(fold != k), task.seed + k, share=STOP_SHARE
+        )
+        parts.append((f"fold{k}", train, stop, np.flatnonzero(fold == k)))
+    everything = np.arange(len(fold))
+    train, stop = stop_split(task.folds, everything, task.seed, share=STOP_SHARE)
+    parts.append(("final", train, stop, np.zeros(0, dtype=np.int64)))
+    for number, part in enumerate(parts):
+        run.run(
+            f"branch-{plan.name}-{part[0]}",
+            _branch_work(
+                plan, task, part, settings=settings, folder=folder, number=number, run=run
+            ),
+        )
+    out = np.zeros((len(fold), 3))
+    for label, _, _, own in parts[:-1]:
+        out[own] = load_file(folder / f"{label}.safetensors")["probabilities"]
+    steps = [json.loads((folder / f"{label}.json").read_text())["best_step"] for label, *_ in parts]
+    return Fitted(plan.name, out, tuple(steps))
+
+
+def _branch_work(
+    plan: BranchPlan,
+    task: Task,
+    part: tuple[str, Ints, Ints, Ints],
+    *,
+    settings: FitSettings,
+    folder: Path,
+    number: int,
+    run: RunDir,
+) -> Callable[[], int]:
+    label, train, stop, own = part
+
+    def work() -> int:
+        before = plan.store.tokens_run
+        plan.store.fill(title=f"states below {plan.name}")
+        probe = fit_probe(
+            plan.states.of(train),
+            task.shares[train],
+            task.weights[train],
+            ridge=plan.ridge,
+            head=plan.head,
+        )
+        seed = settings.seed * 1000 + number
+        plan.adapters.add(label, seed=seed)
+        branch = Branch(
+            plan.adapters, label, head=probe, store=plan.store, pooling=settings.pooling
+        )
+        history = train_branch(
+            branch,
+            Examples(train, task.shares[train], task.weights[train]),
+            Examples(stop, task.shares[stop], task.weights[stop]),
+            settings=settings,
+            seed=seed,
+            checkpoint=folder / f"{label}.checkpoint",
+            title=f"{plan.name} {label}",
+        )
+        if label == "final":
+            target = run.path / "members" / plan.name
+            plan.adapters.save(label, target)
+            save_head(branch.head, target / "head.safetensors")
+        else:
+            probabilities = branch.log_probabilities(own).softmax(-1).numpy()
+            with atomic_path(folder / f"{label}.safetensors") as temporary:
+                save_file({"probabilities": probabilities}, temporary)
+        plan.adapters.drop(label)
+        write_json(
+            folder / f"{label}.json",
+            {
+                "best_step": history.best_step,
+                "best_loss": history.best_loss,
+                "start_loss": history.validation[0][1],
+                "steps": history.step,
+                "stopped": history.stopped,
+                "validation": [list(point) for point in history.validation],
+            },
+        )
+        (folder / f"{label}.checkpoint").unlink(missing_ok=True)
+        return plan.store.tokens_run - before
+
+    return work
+
+
+def probe_depths(
+    states: npt.NDArray[np.float32],
+    forest: Forest,
+    task: Task,
+    *,
+    pairs: Ints,
+    columns: Sequence[int],
+    ridge: float,
+    head: HeadName,
+) -> list[float]:
+    """Out-of-fold loss of a probe at each depth, on a sample of pairs.
+
+    Args:
+        states: (leaves, depths, 2, hidden) of the sample's forest.
+        forest: of the sample.
+        task: all votes.
+        pairs: numbers of the sample's pairs in the task, in the forest's order.
+        columns: which of (last, mean) the probe reads.
+        ridge: of the probes.
+        head: which head.
+
+    Returns:
+        One log loss per depth, in nats.
+    """
+    fold = task.fold[pairs]
+    losses = []
+    for depth in range(states.shape[1]):
+        flat = states[:, depth][:, list(columns)].reshape(len(states), -1)
+        data = PairStates(flat, forest.left, forest.right)
+        out = np.full((len(pairs), 3), 1 / 3)
+        for k in np.unique(fold):
+            rest, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+            if not len(rest):
+                continue
+            model = fit_probe(
+                data.of(rest),
+                task.shares[pairs[rest]],
+                task.weights[pairs[rest]],
+                ridge=ridge,
+                head=head,
+            )
+            out[own] = predict_head(model, data.of(own))
+        losses.append(cross_entropy(out, task.shares[pairs], task.weights[pairs]))
+    return losses

@@ -1,0 +1,304 @@
+"""Fits all members of one backbone: depth search, pooled states, probes, LoRA branches.
+
+Knows nothing of the other backbones and of the ensemble.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from litee.config import FitSettings
+from litee.encode.budget import TokenBudget
+from litee.encode.forest import Encoder, Forest, PairEncoder, grow
+from litee.encode.templates import Template
+from litee.errors import ConfigError
+from litee.finetune.backbones import Backbone, BackboneFolder, load_backbone
+from litee.finetune.branch import POOLINGS, Adapters
+from litee.finetune.device import DtypeName
+from litee.finetune.heads import HeadName
+from litee.finetune.members import (
+    BranchPlan,
+    Fitted,
+    Task,
+    cross_entropy,
+    fit_branch_member,
+    fit_probe_member,
+    probe_depths,
+)
+from litee.finetune.probe import PairStates
+from litee.finetune.states import PooledStore, TokenStore
+from litee.predict.artifact import BackboneEntry, MemberEntry
+from litee.records import Pair
+from litee.rundir import RunDir, write_json
+
+#: Ridge of the probes that compare depths and of those that branches start from.
+PLAIN_RIDGE = 150.0
+
+#: The states of all tokens below the LoRA layers are kept on disk up to this size.
+TOKEN_CACHE_BYTES = 20 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class DepthSearch:
+    """Probe loss by depth, and the depth taken.
+
+    Attributes:
+        backbone: its name.
+        points: (layers, log loss) pairs; empty when the depth was given.
+        exit_depth: the depth with the lowest loss, or the one that was asked for.
+        layers: of the whole backbone.
+    """
+
+    backbone: str
+    points: tuple[tuple[int, float], ...]
+    exit_depth: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Tokens of one backbone's encoding.
+
+    Attributes:
+        max_tokens: budget per pair.
+        pairs: number of pairs.
+        pairs_cut: pairs of which something was cut.
+        tokens: of two plain sequences (prompt and answer) per pair.
+        tokens_run: after prompts and answers were shared.
+        tokens_cut: left out, over all pairs.
+    """
+
+    max_tokens: int
+    pairs: int
+    pairs_cut: int
+    tokens: int
+    tokens_run: int
+    tokens_cut: int
+
+
+@dataclass(slots=True)
+class Members:
+    """Members as they are fitted, in order."""
+
+    entries: list[MemberEntry] = field(default_factory=list)
+    fitted: list[Fitted] = field(default_factory=list)
+    backbones: list[BackboneEntry] = field(default_factory=list)
+    depths: list[DepthSearch] = field(default_factory=list)
+    cuts: dict[str, Cut] = field(default_factory=dict)
+
+    def add(self, entry: MemberEntry, fitted: Fitted, task: Task) -> None:
+        """Append a member, with its held-out loss."""
+        loss = cross_entropy(fitted.out_of_fold, task.shares, task.weights)
+        best = fitted.best_steps[-1] if fitted.best_steps else None
+        update = {"held_out_log_loss": round(loss, 6), "best_step": best}
+        self.entries.append(entry.model_copy(update=update))
+        self.fitted.append(fitted)
+
+
+def slug(name: str) -> str:
+    """A backbone's name as part of a file name.
+
+    >>> slug("google/gemma-2-9b-it")
+    'google-gemma-2-9b-it'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "backbone"
+
+
+class BackboneFit:
+    """Fits the members of one backbone.
+
+    Args:
+        folder: the backbone on disk.
+        dtype: of the frozen layers.
+        pairs: all pairs.
+        task: their votes.
+        settings: what to fit.
+        run: where results are kept.
+    """
+
+    def __init__(
+        self,
+        folder: BackboneFolder,
+        *,
+        dtype: DtypeName,
+        pairs: Sequence[Pair],
+        task: Task,
+        settings: FitSettings,
+        run: RunDir,
+    ) -> None:
+        self.folder, self.dtype, self.pairs = folder, dtype, pairs
+        self.task, self.settings, self.run = task, settings, run
+        self.slug = slug(folder.name)
+        self.columns = POOLINGS[settings.pooling]
+        self.tree_head: HeadName = settings.head
+
+    def fit(self, members: Members) -> None:
+        """Fit what the settings ask for, and append it."""
+        search = self._depth()
+        members.depths.append(search)
+        backbone = self._load(search.exit_depth)
+        encoder = self._encoder(backbone, "tree")
+        members.backbones.append(
+            BackboneEntry(
+                name=self.folder.name,
+                sha256=self.folder.sha256,
+                dtype=self.dtype,
+                exit_depth=search.exit_depth,
+                template=encoder.template.id,
+                max_tokens=self.settings.max_tokens,
+                prompt_share=self.settings.prompt_share,
+            )
+        )
+        kinds: tuple[tuple[Encoder, str, str, HeadName], ...] = (
+            ("tree", "probe", "lora", self.tree_head),
+            ("joint", "joint", "joint-lora", "joint"),
+        )
+        for kind, frozen, tuned, head in kinds:
+            if frozen in self.settings.members:
+                self._encoder_members(backbone, kind, head, tuned=tuned, members=members)
+
+    def _encoder_members(
+        self, backbone: Backbone, kind: Encoder, head: HeadName, *, tuned: str, members: Members
+    ) -> None:
+        forest = grow([self._encoder(backbone, kind).encode(pair) for pair in self.pairs])
+        members.cuts[f"{self.folder.name} ({kind})"] = _cut(forest, self.settings.max_tokens)
+        depth = backbone.trunk.depth
+        store = PooledStore(backbone, [depth])
+        title = f"{self.slug}: {'answers' if kind == 'tree' else 'joint sequences'}"
+        states = store.compute(forest, title=title)
+        self._count(f"states-{kind}-{self.slug}", store)
+        data = PairStates(self._flat(states[:, 0]), forest.left, forest.right)
+        entry = MemberEntry(
+            name=f"{'probe' if kind == 'tree' else 'joint'}-{self.slug}",
+            kind="probe",
+            encoder=kind,
+            backbone=self.folder.name,
+            head=head,
+            pooling=self.settings.pooling,
+        )
+        fitted = fit_probe_member(
+            entry.name, data, self.task, run=self.run, ridges=self.settings.ridge, head=head
+        )
+        members.add(entry, fitted, self.task)
+        if tuned in self.settings.members:
+            entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
+            self._branches(backbone, forest, data, entry, members)
+
+    def _branches(
+        self,
+        backbone: Backbone,
+        forest: Forest,
+        data: PairStates,
+        entry: MemberEntry,
+        members: Members,
+    ) -> None:
+        trunk = backbone.trunk
+        start = trunk.depth - self.settings.lora_layers
+        if start < 0:
+            raise ConfigError(
+                f"lora_layers = {self.settings.lora_layers} is more than the exit depth "
+                f"{trunk.depth} of {self.folder.name}",
+                fix=f"use --lora-layers {trunk.depth} or less",
+            )
+        store = TokenStore(
+            trunk,
+            forest,
+            depth=start,
+            folder=self.run.path / "run" / f"{entry.name}-tokens",
+            cache_bytes=TOKEN_CACHE_BYTES,
+        )
+        adapters = Adapters(trunk, start=start, settings=self.settings, backbone=self.folder.name)
+        plan = BranchPlan(entry.name, data, store, adapters, entry.head, PLAIN_RIDGE)
+        fitted = fit_branch_member(plan, self.task, settings=self.settings, run=self.run)
+        store.remove()
+        entry = entry.model_copy(update={"start_depth": start})
+        members.add(entry, fitted, self.task)
+
+    def _depth(self) -> DepthSearch:
+        """The exit depth: as given, or the best of a probe over a sample of pairs."""
+        file = self.run.path / "run" / f"depth-{self.slug}.json"
+
+        def work() -> int:
+            backbone = self._load(None)
+            layers = backbone.layers
+            if self.settings.depth != "auto":
+                write_json(file, {"points": [], "exit": self.settings.depth, "layers": layers})
+                return 0
+            depths = candidate_depths(layers, self.settings.lora_layers)
+            sample = self._sample()
+            kind: Encoder = "tree" if "probe" in self.settings.members else "joint"
+            encoder = self._encoder(backbone, kind)
+            forest = grow([encoder.encode(self.pairs[k]) for k in sample])
+            store = PooledStore(backbone, depths)
+            states = store.compute(forest, title=f"{self.slug}: looking at depths")
+            losses = probe_depths(
+                states,
+                forest,
+                self.task,
+                pairs=sample,
+                columns=self.columns,
+                ridge=PLAIN_RIDGE,
+                head=self.tree_head if kind == "tree" else "joint",
+            )
+            best = depths[int(np.argmin(losses))]
+            points = [[d, round(x, 6)] for d, x in zip(depths, losses, strict=True)]
+            write_json(file, {"points": points, "exit": best, "layers": layers})
+            return store.tokens_run
+
+        self.run.run(f"depth-{self.slug}", work)
+        found = json.loads(file.read_text(encoding="utf-8"))
+        points = tuple((int(d), float(x)) for d, x in found["points"])
+        return DepthSearch(self.folder.name, points, int(found["exit"]), int(found["layers"]))
+
+    def _sample(self) -> npt.NDArray[np.int64]:
+        """Numbers of the pairs that the depth search looks at, ascending."""
+        count = len(self.pairs)
+        if count <= self.settings.probe_pairs:
+            return np.arange(count)
+        rng = np.random.default_rng([self.settings.seed, count])
+        return np.sort(rng.choice(count, self.settings.probe_pairs, replace=False))
+
+    def _load(self, depth: int | None) -> Backbone:
+        return load_backbone(self.folder, depth=depth, dtype=getattr(torch, self.dtype))
+
+    def _encoder(self, backbone: Backbone, kind: Encoder) -> PairEncoder:
+        share = self.settings.prompt_share
+        budget = TokenBudget(self.settings.max_tokens, (share, (1 - share) / 2, (1 - share) / 2))
+        template = Template(backbone.tokenizer, self.settings.template)
+        return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
+
+    def _flat(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(leaves, 2, hidden) → (leaves, width) of the chosen pooling."""
+        return states[:, list(self.columns)].reshape(len(states), -1)
+
+    def _count(self, stage: str, store: PooledStore) -> None:
+        if store.tokens_run:
+            self.run.finish(stage, store.seconds, store.tokens_run)
+
+
+def candidate_depths(layers: int, lora_layers: int) -> list[int]:
+    """Depths to probe: every second layer of the upper two thirds, and the last one.
+
+    >>> candidate_depths(12, 2)
+    [4, 6, 8, 10, 12]
+    """
+    lowest = max(2, lora_layers, layers // 3)
+    return sorted({*range(lowest, layers + 1, 2), layers})
+
+
+def _cut(forest: Forest, max_tokens: int) -> Cut:
+    return Cut(
+        max_tokens=max_tokens,
+        pairs=len(forest.left),
+        pairs_cut=int((forest.cut.sum(1) > 0).sum()),
+        tokens=forest.plain_tokens,
+        tokens_run=forest.tokens,
+        tokens_cut=int(forest.cut.sum()),
+    )

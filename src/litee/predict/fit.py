@@ -1,0 +1,252 @@
+"""Votes to judge: fits the members, joins them, saves the artifact and checks it.
+
+Everything that is finished lies in the run's folder; a killed run resumes to the same bytes.
+Knows nothing of vote files and reports.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import cast
+
+import numpy as np
+
+from litee.config import FitSettings
+from litee.errors import ModelError
+from litee.finetune.backbones import find_backbone
+from litee.finetune.device import DtypeName, choose_dtype, device_name, use_threads
+from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
+from litee.finetune.statistics import statistics_states
+from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
+from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members
+from litee.predict.calibration import Floats
+from litee.predict.ensemble import CrossFit, cross_fit
+from litee.predict.judge import Judge
+from litee.records import Folds, Pair, VotedPair
+from litee.rundir import Receipt, RunDir, write_json
+
+#: Pairs whose predictions are compared after reloading in a fresh process.
+CHECKED_PAIRS = 8
+
+#: Largest difference of a probability that reloading may make.
+RELOAD_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """All that a fit leaves behind.
+
+    Attributes:
+        judge: as in `judge.json`.
+        names: of the members.
+        out_of_fold: (members, pairs, 3) probabilities.
+        joined: the ensemble and its cross-fitted predictions.
+        without: member → cross-fitted (pairs, 3) predictions of the ensemble without it.
+        depths: what the depth probes found.
+        cuts: encoding → what was cut and shared.
+        notes: sentences for the report, such as branches that did not beat their probe.
+        receipt: what it cost.
+    """
+
+    judge: JudgeFile
+    names: tuple[str, ...]
+    out_of_fold: Floats
+    joined: CrossFit
+    without: dict[str, Floats]
+    depths: tuple[DepthSearch, ...]
+    cuts: dict[str, Cut]
+    notes: tuple[str, ...]
+    receipt: Receipt
+
+
+def fit_judge(
+    voted: Sequence[VotedPair],
+    folds: Folds,
+    settings: FitSettings,
+    run: RunDir,
+    *,
+    inputs: dict[str, str],
+) -> FitResult:
+    """Fit a judge on voted pairs and save it in the run's folder.
+
+    Args:
+        voted: the pairs.
+        folds: split by prompt, checked for leaks.
+        settings: everything that can be chosen.
+        run: where the judge and the finished stages lie.
+        inputs: file → sha256, for the receipt and the artifact.
+
+    Raises:
+        ModelError: a backbone cannot be used, or the saved judge does not give the same
+            predictions after reloading.
+    """
+    threads = use_threads(settings.threads)
+    task = make_task(voted, folds, settings)
+    pairs = [v.pair for v in voted]
+    members = _fit_members(pairs, task, settings, run)
+    names = tuple(entry.name for entry in members.entries)
+    stacked = np.stack([fitted.out_of_fold for fitted in members.fitted])
+    joined = _join(names, stacked, task, settings)
+    judge = JudgeFile(
+        backbones=tuple(members.backbones),
+        members=tuple(members.entries),
+        ensemble=joined.ensemble,
+        metrics={"out_of_fold_log_loss_per_pair": _loss(joined.held_out, task)},
+        trained_on=inputs,
+        litee_version=metadata.version("lora-litee"),
+    )
+    save_judge_file(judge, run.path)
+    run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS]))
+    receipt = run.receipt(seed=settings.seed, threads=threads, device=device_name(), inputs=inputs)
+    write_json(run.path / "receipt.json", receipt.to_json())
+    return FitResult(
+        judge=judge,
+        names=names,
+        out_of_fold=stacked,
+        joined=joined,
+        without=_without(names, stacked, task, settings),
+        depths=tuple(members.depths),
+        cuts=members.cuts,
+        notes=_notes(members, task),
+        receipt=receipt,
+    )
+
+
+def _fit_members(pairs: Sequence[Pair], task: Task, settings: FitSettings, run: RunDir) -> Members:
+    members = Members()
+    if "statistics" in settings.members:
+        entry = MemberEntry(name="statistics", kind="statistics", head=settings.head)
+        fitted = fit_probe_member(
+            entry.name,
+            statistics_states(pairs),
+            task,
+            run=run,
+            ridges=settings.ridge,
+            head=settings.head,
+        )
+        members.add(entry, fitted, task)
+    if set(settings.members) - {"statistics"}:
+        dtype = _dtype(settings, run)
+        for name in settings.backbones:
+            BackboneFit(
+                find_backbone(name),
+                dtype=dtype,
+                pairs=pairs,
+                task=task,
+                settings=settings,
+                run=run,
+            ).fit(members)
+    return members
+
+
+def _dtype(settings: FitSettings, run: RunDir) -> DtypeName:
+    """Measured once per run: a resumed run keeps its data type whatever else is running."""
+    file = run.path / "run" / "dtype.json"
+
+    def work() -> int:
+        write_json(file, {"dtype": choose_dtype(settings.dtype)})
+        return 0
+
+    run.run("dtype", work)
+    return cast(DtypeName, json.loads(file.read_text(encoding="utf-8"))["dtype"])
+
+
+def _join(names: Sequence[str], stacked: Floats, task: Task, settings: FitSettings) -> CrossFit:
+    return cross_fit(
+        names,
+        stacked,
+        task.shares,
+        task.weights,
+        task.folds.folds,
+        pool_name=settings.pool,
+        calibration=settings.calibration,
+    )
+
+
+def _without(
+    names: Sequence[str], stacked: Floats, task: Task, settings: FitSettings
+) -> dict[str, Floats]:
+    """What is left of the ensemble when one member goes; empty with a single member."""
+    if len(names) == 1:
+        return {}
+    found = {}
+    for number, name in enumerate(names):
+        keep = [k for k in range(len(names)) if k != number]
+        rest = _join([names[k] for k in keep], stacked[keep], task, settings)
+        found[name] = rest.held_out
+    return found
+
+
+def _loss(probabilities: Floats, task: Task) -> float:
+    return round(cross_entropy(probabilities, task.shares, task.weights), 6)
+
+
+def _notes(members: Members, task: Task) -> tuple[str, ...]:
+    """Every branch beside the probe it started from."""
+    loss = {e.name: e.held_out_log_loss for e in members.entries}
+    notes = []
+    for entry, fitted in zip(members.entries, members.fitted, strict=True):
+        if entry.kind != "lora":
+            continue
+        start = ("probe-" if entry.encoder == "tree" else "joint-") + entry.name.split("lora-", 1)[
+            1
+        ]
+        own, probe = loss[entry.name], loss[start]
+        if own is None or probe is None:
+            continue
+        word = "beats" if own < probe else "does not beat"
+        stayed = sum(step == 0 for step in fitted.best_steps[:-1])
+        notes.append(
+            f"{entry.name} {word} its probe out of fold: {own:.4f} against {probe:.4f} per pair; "
+            f"in {stayed} of {task.folds.count} folds the early stop kept the probe."
+        )
+    return tuple(notes)
+
+
+_RELOAD = """
+import json, sys
+from litee.predict.judge import Judge
+from litee.records import Pair
+judge = Judge.from_pretrained(sys.argv[1])
+pairs = [Pair(*map(lambda x: tuple(x) if isinstance(x, list) else x, p))
+         for p in json.load(sys.stdin)]
+json.dump([list(p.probabilities) for p in judge.predict(pairs)], sys.stdout)
+"""
+
+
+def _check_reload(run: RunDir, pairs: Sequence[Pair]) -> int:
+    """Predict with the saved judge here and in a fresh process, and compare.
+
+    Raises:
+        ModelError: they differ, or the fresh process cannot load the judge.
+    """
+    here = [p.probabilities for p in Judge.from_pretrained(run.path).predict(pairs)]
+    texts = [[p.id, p.prompt, p.response_a, p.response_b] for p in pairs]
+    child = subprocess.run(
+        [sys.executable, "-c", _RELOAD, str(run.path)],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        raise ModelError(
+            f"the saved judge cannot be loaded: {child.stderr.strip().splitlines()[-1:]}",
+            place=str(run.path),
+            fix="please report this",
+        )
+    there = json.loads(child.stdout)
+    largest = float(np.abs(np.array(here) - np.array(there)).max())
+    if largest > RELOAD_TOLERANCE:
+        raise ModelError(
+            f"probabilities change by {largest:.2g} after reloading",
+            place=str(run.path),
+            fix="please report this",
+        )
+    write_json(run.path / "run" / "reload.json", {"pairs": len(pairs), "largest": largest})
+    return 0

@@ -1,0 +1,199 @@
+"""The evaluation and report of a fit, and of a judge on other votes.
+
+Puts floors, members and the ensemble on the same held-out pairs. Knows nothing of command lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from litee.predict.fit import FitResult
+from litee.predict.judge import Judge
+from litee.records import Dropped, Folds, Score, VotedPair, VoteSet
+from litee.score.evaluation import evaluate
+from litee.score.floors import FLOOR_NAMES, floor_systems
+from litee.score.report import DepthCurve, MemberLine, ReportInput, Truncation
+from litee.score.scorecard import Evaluation
+
+Floats = npt.NDArray[np.float64]
+
+#: The system that is judged.
+ENSEMBLE = "ensemble"
+
+#: The member without a model; it is also a floor.
+STATISTICS = "statistics"
+
+_FLOORS = (*FLOOR_NAMES, STATISTICS)
+
+
+def evaluate_fit(result: FitResult, voted: Sequence[VotedPair], folds: Folds) -> Evaluation:
+    """Score the ensemble, its members and the floors on held-out prompts.
+
+    Every prediction is for a prompt that neither the member, nor the floor, nor the weights and
+    calibration had seen. The judge is swap-equivariant by construction; the swapped predictions
+    come from exchanging columns and are not shown here.
+    """
+    systems: dict[str, Floats] = dict(_floors_out_of_fold(voted, folds))
+    for name, probabilities in zip(result.names, result.out_of_fold, strict=True):
+        systems[name] = probabilities
+    systems["equal weights"] = result.out_of_fold.mean(0)
+    systems[ENSEMBLE] = result.joined.held_out
+    for name, probabilities in result.without.items():
+        systems[f"without {name}"] = probabilities
+    return evaluate(
+        systems,
+        voted,
+        folds.groups,
+        main=ENSEMBLE,
+        seed=result.receipt.seed,
+        floors=_FLOORS,
+    )
+
+
+def _floors_out_of_fold(voted: Sequence[VotedPair], folds: Folds) -> Mapping[str, Floats]:
+    found: dict[str, Floats] = {}
+    fold = np.asarray(folds.folds)
+    for k in range(folds.count):
+        own = np.flatnonzero(fold == k).tolist()
+        if not own:
+            continue
+        train = [voted[i] for i in np.flatnonzero(fold != k).tolist()]
+        for name, p in floor_systems(train, [voted[i].pair for i in own]).items():
+            found.setdefault(name, np.zeros((len(voted), 3)))[own] = p
+    return found
+
+
+def fit_report(
+    result: FitResult,
+    evaluation: Evaluation,
+    vote_set: VoteSet,
+    *,
+    title: str,
+    command: str,
+    folds: Folds,
+) -> ReportInput:
+    """Everything the report of a fit shows."""
+    weights = dict(zip(result.names, result.joined.ensemble.weights, strict=True))
+    lines = tuple(
+        MemberLine(
+            name,
+            weights[name],
+            evaluation.score(name, "log_loss"),
+            evaluation.score(f"without {name}", "log_loss")
+            if name in result.without
+            else Score(None, reason="the only member"),
+        )
+        for name in result.names
+    )
+    ensemble = result.joined.ensemble
+    pool = f"Pool: {ensemble.pool}; calibration: {ensemble.calibration.name}"
+    pool += f", temperature {ensemble.calibration.temperature:.3f}."
+    shared = [
+        f"{name}: {cut.tokens_run:,} tokens run instead of {cut.tokens:,}, because prompts and "
+        "answers that occur in several pairs are run once."
+        for name, cut in result.cuts.items()
+    ]
+    return ReportInput(
+        evaluation=evaluation,
+        title=title,
+        command=command,
+        split=f"{folds.count} folds by prompt: every prediction below is for a prompt that was in "
+        "no training part, that of the weights and of the calibration included.",
+        members=lines,
+        depths=tuple(DepthCurve(d.backbone, d.points) for d in result.depths if d.points),
+        dropped=vote_set.dropped,
+        noticed=vote_set.noticed,
+        truncation=_truncation(result),
+        receipt=result.receipt,
+        notes=(pool, *shared, *result.notes),
+    )
+
+
+def _truncation(result: FitResult) -> Truncation | None:
+    if not result.cuts:
+        return None
+    cut = next(iter(result.cuts.values()))
+    return Truncation(
+        budget=f"{cut.max_tokens} tokens per pair",
+        pairs=cut.pairs,
+        pairs_cut=cut.pairs_cut,
+        tokens=cut.tokens,
+        tokens_cut=cut.tokens_cut,
+    )
+
+
+def evaluate_judge(
+    judge: Judge,
+    voted: Sequence[VotedPair],
+    groups: Sequence[int],
+    *,
+    seed: int,
+    training: Sequence[VotedPair] | None = None,
+) -> Evaluation:
+    """Score a judge, its members and the floors on votes it was not fitted on.
+
+    Both orders are run, so that the swap-flip rate is measured, not assumed.
+
+    Args:
+        judge: the judge.
+        voted: the test pairs.
+        groups: (n,) prompt group of each pair.
+        seed: of the intervals.
+        training: votes the floors are fitted on; when None, they are fitted on the test votes
+            themselves, which flatters them.
+    """
+    pairs = [v.pair for v in voted]
+    # a pair beside its mirror image: both orders share all texts, so the second one is free
+    both = [pair for v in voted for pair in (v.pair, v.pair.swapped())]
+    outputs = judge.member_outputs(both)
+    ensemble = judge.file.ensemble
+    stacked = np.stack([outputs[name].probabilities for name in ensemble.members])
+    joined = ensemble.apply(stacked)
+    systems: dict[str, Floats] = dict(floor_systems(training or voted, pairs))
+    systems |= {name: output.probabilities[::2] for name, output in outputs.items()}
+    systems["equal weights"] = stacked[:, ::2].mean(0)
+    systems[ENSEMBLE] = joined[::2]
+    return evaluate(
+        systems,
+        voted,
+        groups,
+        main=ENSEMBLE,
+        seed=seed,
+        swapped={ENSEMBLE: joined[1::2]},
+        floors=_FLOORS,
+    )
+
+
+def judge_report(
+    judge: Judge,
+    evaluation: Evaluation,
+    vote_set: VoteSet,
+    *,
+    title: str,
+    command: str,
+    split: str,
+) -> ReportInput:
+    """Everything the report of a judge on other votes shows."""
+    notes = [
+        f"Member {m.name}: out-of-fold log loss per pair {m.held_out_log_loss:.4f} when fitted."
+        for m in judge.file.members
+        if m.held_out_log_loss is not None
+    ]
+    return ReportInput(
+        evaluation=evaluation,
+        title=title,
+        command=command,
+        split=split,
+        dropped=vote_set.dropped if vote_set.dropped.total else Dropped(),
+        noticed=vote_set.noticed,
+        notes=tuple(notes),
+    )
+
+
+def report_path(folder: Path) -> Path:
+    """Where a fit writes its report."""
+    return folder / "report.html"
