@@ -36,7 +36,7 @@ class TokenBudget:
                 f"max_tokens = {self.max_tokens} is too small",
                 fix="use 8 or more; 1024 is the default",
             )
-        if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
+        if not (min(self.shares) > 0 and abs(sum(self.shares) - 1) <= 1e-6):  # NaN fails too
             raise ConfigError(
                 f"budget shares {self.shares} must be positive and sum to 1",
                 fix="for example 0.2, 0.4, 0.4",

@@ -102,15 +102,15 @@ class PairEncoder:
         return EncodedPair(prefix, first, second, cut)
 
     def _text(self, text: str) -> list[int]:
+        # ten characters a token at most are looked at twice over: a text of a million
+        # characters costs no more than one that fills the budget
+        limit = 40 * self.budget.max_tokens
+        if len(text) > limit:
+            text = text[: limit // 2] + text[-(limit // 2) :]
         ids = self._texts.get(text)
         if ids is None:
             if len(self._texts) > 50_000:
                 self._texts.clear()
-            # ten characters a token at most are looked at twice over: a text of a million
-            # characters costs no more than one that fills the budget
-            limit = 40 * self.budget.max_tokens
-            if len(text) > limit:
-                text = text[: limit // 2] + text[-(limit // 2) :]
             ids = self._texts[text] = self.template.encode_text(text)
         return ids
 

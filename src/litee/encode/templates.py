@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
+from jinja2 import TemplateError
+
 from litee.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -100,9 +102,13 @@ class Template:
         for k in range(turns):
             messages.append({"role": "user", "content": _MARK.format(2 * k)})
             messages.append({"role": "assistant", "content": _MARK.format(2 * k + 1)})
-        text: str = self._tokenizer.apply_chat_template(  # type: ignore[assignment]
-            messages, tokenize=False, add_generation_prompt=False
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(  # type: ignore[assignment]
+                messages, tokenize=False, add_generation_prompt=False
+            )
+        except TemplateError as error:
+            fix = "use --template plain for this backbone"
+            raise ModelError(f"the chat template fails: {error}", fix=fix) from error
         literals = []
         for k in range(2 * turns):
             literal, mark, text = text.partition(_MARK.format(k))
