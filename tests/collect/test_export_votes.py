@@ -67,6 +67,7 @@ def test_gzip_bytes_do_not_depend_on_time_or_name(tmp_path):
         write_votes(votes, tmp_path / name)
     data = (tmp_path / "one.jsonl.gz").read_bytes()
     assert data == (tmp_path / "two.jsonl.gz").read_bytes()
+    assert data[4:8] == bytes(4)  # the time stamp of RFC 1952
     assert json.loads(gzip.decompress(data))["winner"] == "a"
 
 

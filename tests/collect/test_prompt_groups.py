@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from litee.collect import near
 from litee.collect.folds import check_folds, check_leak, group_prompts, hold_out, make_folds
-from litee.collect.near import jaccard, near_pairs, normalise
+from litee.collect.near import Links, jaccard, near_links, normalise
 from litee.errors import ConfigError, InputError, LeakError
 from litee.records import Folds, Pair, VotedPair
 
@@ -82,7 +82,26 @@ def test_every_near_pair_is_found_among_many():
         if jaccard(texts[i], texts[j]) >= 0.8
     }
     assert len(true) > 50
-    assert set(near_pairs(texts, threshold=0.8)) == true
+    assert components(texts, near_links(texts, threshold=0.8)) == components(texts, true)
+
+
+def components(texts, pairs):
+    links = Links(len(texts))
+    for i, j in pairs:
+        links.join(i, j)
+    return [links.root(k) for k in range(len(texts))]
+
+
+def test_links_are_a_forest_and_do_not_depend_on_order():
+    rng = np.random.default_rng(6)
+    head = words(rng, 30)
+    texts = [f"{head} {words(rng, int(rng.integers(2, 9)))}" for _ in range(300)]
+    found = list(near_links(texts, threshold=0.8))
+    assert 20 < len(found) == 300 - len(set(components(texts, found)))
+    shuffle = rng.permutation(300)
+    again = near_links([texts[k] for k in shuffle], threshold=0.8)
+    back = {tuple(sorted((int(shuffle[i]), int(shuffle[j])))) for i, j in again}
+    assert back == {tuple(sorted(pair)) for pair in found}
 
 
 def test_signatures_estimate_jaccard_as_datasketch_does():
@@ -115,7 +134,7 @@ def test_work_stays_bounded_in_a_crowd_below_the_threshold(monkeypatch):
         return truth(a, b)
 
     monkeypatch.setattr(near, "jaccard", counting)
-    assert list(near_pairs(texts, threshold=0.8)) == []
+    assert list(near_links(texts, threshold=0.8)) == []
     assert 0 < calls < 40 * len(texts)  # all pairs would be 300 per text
 
 
@@ -124,7 +143,19 @@ def test_a_copy_in_a_crowd_is_still_found():
     head = words(rng, 30)
     texts = [f"{head} {words(rng, 7)}" for _ in range(600)]
     texts.append(texts[100] + "!")
-    assert (100, 600) in set(near_pairs(texts, threshold=0.8))
+    assert list(near_links(texts, threshold=0.8)) == [(100, 600)]
+
+
+def test_folds_of_a_crowd_pass_the_check():
+    """Whatever the bounded search misses, grouping and check miss alike."""
+    rng = np.random.default_rng(7)
+    head = words(rng, 30)
+    pairs = [pair(f"{head} {words(rng, 6)}") for _ in range(600)]
+    folds = make_folds(pairs, seed=3)
+    check_folds(pairs, folds)
+    sides = [[p for p, f in zip(pairs, folds.folds, strict=True) if (f == 0) == s] for s in (0, 1)]
+    check_leak(*sides)
+    check_leak(*reversed(sides))
 
 
 def test_short_and_odd_prompts():

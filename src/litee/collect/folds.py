@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from litee.collect.near import near_pairs, normalise
+from litee.collect.near import Links, near_links, normalise
 from litee.errors import ConfigError, InputError, LeakError
 from litee.records import Folds, Pair, VotedPair
 
@@ -52,35 +52,13 @@ def group_prompts(
         problem = f"the similarity threshold must be in (0, 1], got {threshold}"
         raise ConfigError(problem, fix="use 0.8 unless you know better")
     prompts, of_pair = _distinct_prompts(pairs)
-    links = _Links(len(prompts))
-
-    def apart(i: int, j: int) -> bool:
-        return links.root(i) != links.root(j)
-
-    for i, j in near_pairs(prompts, threshold=threshold, seed=seed, wanted=apart):
+    links = Links(len(prompts))
+    for i, j in near_links(prompts, threshold=threshold, seed=seed):
         links.join(i, j)
     if by_answer:
         _join_by_answer(pairs, of_pair, links)
     number: dict[int, int] = {}
     return tuple(number.setdefault(links.root(prompt), len(number)) for prompt in of_pair)
-
-
-class _Links:
-    """Union-find with path halving; the smaller root wins."""
-
-    def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
-
-    def root(self, item: int) -> int:
-        parent = self._parent
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(self, i: int, j: int) -> None:
-        low, high = sorted((self.root(i), self.root(j)))
-        self._parent[high] = low
 
 
 def _pair(item: Item) -> Pair:
@@ -109,7 +87,7 @@ def _long_answers(pair: Pair) -> Iterator[tuple[bytes, str]]:
                 yield blake2b(text.encode(), digest_size=16).digest(), text
 
 
-def _join_by_answer(pairs: Sequence[Item], of_pair: Sequence[int], links: _Links) -> None:
+def _join_by_answer(pairs: Sequence[Item], of_pair: Sequence[int], links: Links) -> None:
     """Join the groups that share a long answer which is not canned."""
     roots = [links.root(prompt) for prompt in of_pair]
     for groups in _shared_answers(pairs, roots, roots).values():
@@ -153,7 +131,7 @@ def make_folds(
     Args:
         pairs: what to split; each counts once, however many votes it has.
         count: number of folds, at least 2.
-        seed: of the order among groups of equal size and of the prompts' hash functions.
+        seed: of the order among groups of equal size.
         threshold: see `group_prompts`.
 
     Raises:
@@ -162,7 +140,7 @@ def make_folds(
     """
     if count < 2:
         raise ConfigError(f"at least 2 folds are needed, got {count}", fix="use --folds 5")
-    groups = group_prompts(pairs, threshold=threshold, seed=seed, by_answer=True)
+    groups = group_prompts(pairs, threshold=threshold, by_answer=True)
     number = max(groups, default=-1) + 1
     if number < count:
         raise InputError(
@@ -196,7 +174,7 @@ def hold_out(
     if not 0 < share < 1:
         problem = f"the test share must lie between 0 and 1, got {share}"
         raise ConfigError(problem, fix="use e.g. --test 0.2")
-    groups = group_prompts(pairs, threshold=threshold, seed=seed, by_answer=True)
+    groups = group_prompts(pairs, threshold=threshold, by_answer=True)
     number = max(groups, default=-1) + 1
     if number < 2:
         fix = "collect votes on more different prompts"
@@ -276,12 +254,9 @@ def _leaks(items: Sequence[Item], sides: Sequence[int], threshold: float) -> lis
         for prompt, found in zip(prompts, sides_of, strict=True)
         if len(found) > 1
     ]
-
-    def across(i: int, j: int) -> bool:
-        return len(sides_of[i] | sides_of[j]) > 1
-
-    for i, j in near_pairs(prompts, threshold=threshold, wanted=across):
-        leaks.append(f"the near prompts {_quote(prompts[i])} and {_quote(prompts[j])}")
+    for i, j in near_links(prompts, threshold=threshold):
+        if len(sides_of[i] | sides_of[j]) > 1:
+            leaks.append(f"the near prompts {_quote(prompts[i])} and {_quote(prompts[j])}")
     shared = _shared_answers(items, sides, of_item)
     texts = {
         key: text

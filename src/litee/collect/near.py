@@ -11,7 +11,7 @@ neighbours in the order of three bands is derived here.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ _MISS = 1e-3
 #: standard deviations, which are sqrt(J (1 − J) / 128) = 0.035 at J = 0.8.
 _MARGIN = 0.12
 #: Failed verifications after which a text's estimates must reach the threshold itself.
-_PATIENCE = 16
+_PATIENCE = 8
 
 
 def normalise(text: str) -> str:
@@ -63,44 +63,73 @@ def jaccard(a: str, b: str) -> float:
     return both / (len(first) + len(second) - both)
 
 
-def near_pairs(
-    texts: Sequence[str],
-    *,
-    threshold: float,
-    seed: int = 0,
-    wanted: Callable[[int, int], bool] = lambda i, j: True,
+class Links:
+    """Union-find over 0 … size − 1 with path halving; the smaller root wins.
+
+    >>> links = Links(3)
+    >>> links.join(0, 2), links.join(2, 0)
+    (True, False)
+    >>> [links.root(k) for k in range(3)]
+    [0, 1, 0]
+    """
+
+    def __init__(self, size: int) -> None:
+        self._parent = list(range(size))
+
+    def root(self, item: int) -> int:
+        """The smallest member of the item's component."""
+        parent = self._parent
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def join(self, i: int, j: int) -> bool:
+        """Put two items into one component; False when they were in one already."""
+        low, high = sorted((self.root(i), self.root(j)))
+        self._parent[high] = low
+        return low != high
+
+
+def near_links(
+    texts: Sequence[str], *, threshold: float, seed: int = 0
 ) -> Iterator[tuple[int, int]]:
-    """Positions (i, j), i < j, of texts whose true Jaccard similarity is at least `threshold`.
+    """Pairs (i, j) of texts with a true Jaccard similarity of at least `threshold`.
+
+    Enough pairs to connect every group of near-duplicates, none that closes a circle: texts that
+    are connected already are not compared again. The same set of texts gives the same pairs in
+    every order of the texts.
 
     A pair at the threshold becomes a candidate with a chance of 99.9 % or more; every candidate
     is verified. In a crowd of texts just below the threshold (one long template, for example)
-    each text is verified at most a few dozen times, the most similar first.
+    each text is verified a few dozen times at most, the most similar first.
 
     Args:
-        texts: normalised texts, best all different.
+        texts: normalised texts, all different.
         threshold: in (0, 1].
         seed: of the hash functions.
-        wanted: says whether a pair is worth verifying; asked just before.
     """
     if len(texts) < 2:
         return
-    signatures = _signatures(texts, seed)
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    ordered = [texts[k] for k in order]
+    signatures = _signatures(ordered, seed)
     rows = _rows_per_band(threshold)
     keys = _band_keys(signatures, rows, _PERMUTATIONS // rows)
+    links = Links(len(texts))
     seen: set[int] = set()
     failed = np.zeros(len(texts), dtype=np.int64)
     for band in range(keys.shape[1]):
-        for i, j in _neighbours(keys, band):
-            for low, high in _promising(signatures, failed, (i, j), threshold):
-                code = low * len(texts) + high
-                if code in seen or not wanted(low, high):
+        for candidates in _neighbours(keys, band):
+            for i, j in _promising(signatures, failed, candidates, threshold):
+                if i * len(texts) + j in seen or links.root(i) == links.root(j):
                     continue
-                seen.add(code)
-                if jaccard(texts[low], texts[high]) >= threshold:
-                    yield low, high
+                seen.add(i * len(texts) + j)
+                if jaccard(ordered[i], ordered[j]) >= threshold:
+                    links.join(i, j)
+                    yield order[i], order[j]
                 else:
-                    failed[low] += 1
-                    failed[high] += 1
+                    failed[[i, j]] += 1
 
 
 def _promising(
@@ -112,7 +141,7 @@ def _promising(
     """The candidates worth verifying, the most similar by estimate first.
 
     The estimate must reach the threshold less a margin of three standard deviations; each failed
-    verification of either text raises that bar by 1/16 of the margin.
+    verification of either text raises that bar by 1/8 of the margin.
     """
     i, j = pairs
     estimate = np.concatenate(
