@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from litee.cli import data, doctor, evaluate, fit, predict
+from litee.cli import data, doctor, evaluate, fit, predict, study
 from litee.errors import EXIT_INTERRUPTED, LiteeError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command()(fit.fit)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.command()(study.study)
 app.command()(doctor.doctor)
 
 

@@ -133,6 +133,7 @@ def evaluate_judge(
     *,
     seed: int,
     training: Sequence[VotedPair] | None = None,
+    others: Mapping[str, Floats] | None = None,
 ) -> Evaluation:
     """Score a judge, its members and the floors on votes it was not fitted on.
 
@@ -145,6 +146,7 @@ def evaluate_judge(
         seed: of the intervals.
         training: votes the floors are fitted on; when None, they are fitted on the test votes
             themselves, which flatters them.
+        others: further systems to compare with, name → (n, 3) probabilities.
     """
     pairs = [v.pair for v in voted]
     # a pair beside its mirror image: both orders share all texts, so the second one is free
@@ -156,6 +158,7 @@ def evaluate_judge(
     systems: dict[str, Floats] = dict(floor_systems(training or voted, pairs))
     systems |= {name: output.probabilities[::2] for name, output in outputs.items()}
     systems["equal weights"] = stacked[:, ::2].mean(0)
+    systems |= others or {}
     systems[ENSEMBLE] = joined[::2]
     return evaluate(
         systems,

@@ -1,0 +1,75 @@
+"""Verdicts of an LLM judge on pairs of MT-Bench answers, matched to voted pairs.
+
+Verdicts are for comparison with people only, never for training. Knows nothing of metrics.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from litee.errors import InputError
+from litee.records import Outcome, Pair
+
+#: `…-<question>-<turn>-<model a>-<model b>`, as MT-Bench pairs are numbered.
+_PAIR_ID = re.compile(r"(\d+)-([12])-")
+
+_LABELS = {
+    "model_a": Outcome.A,
+    "model_b": Outcome.B,
+    "tie": Outcome.TIE,
+    "tie (inconsistent)": Outcome.TIE,
+}
+
+Key = tuple[int, int, str, str]
+
+
+def load_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome, ...]:
+    """The judge's verdict on every pair, exchanged where the file has the other order.
+
+    Args:
+        path: JSON lines (.gz or not) with question_id, turn, model_a, model_b, winner.
+        pairs: MT-Bench pairs; their ids carry question and turn.
+
+    Raises:
+        InputError: an unknown label, or a pair without a verdict.
+    """
+    verdicts = _read(path)
+    found = []
+    for pair in pairs:
+        match = _PAIR_ID.search(pair.id)
+        if match is None:
+            raise InputError(f"pair id {pair.id!r} has no question and turn", fix="use MT-Bench")
+        question, turn = int(match[1]), int(match[2])
+        verdict = verdicts.get((question, turn, pair.model_a, pair.model_b))
+        turned = verdicts.get((question, turn, pair.model_b, pair.model_a))
+        if verdict is None and turned is not None:
+            verdict = turned.swapped
+        if verdict is None:
+            raise InputError(
+                f"no verdict on pair {pair.id!r}", place=str(path), fix="check the verdicts file"
+            )
+        found.append(
+            straight if straight is not None else turned.swapped if turned else Outcome.TIE
+        )
+    return tuple(found)
+
+
+def _read(path: Path) -> dict[Key, Outcome]:
+    verdicts: dict[Key, Outcome] = {}
+    raw = path.read_bytes()
+    text = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    for number, line in enumerate(text.decode("utf-8").splitlines(), 1):
+        row = json.loads(line)
+        if row["winner"] not in _LABELS:
+            raise InputError(
+                f"unknown verdict {row['winner']!r}",
+                place=f"{path}, row {number}",
+                fix=f"allowed: {', '.join(_LABELS)}",
+            )
+        key = (int(row["question_id"]), int(row["turn"]), row["model_a"], row["model_b"])
+        verdicts[key] = _LABELS[row["winner"]]
+    return verdicts

@@ -1,0 +1,322 @@
+"""Studies: an experiment in a YAML file becomes a results file, and nothing in between by hand.
+
+A study names votes to learn from and, for a transfer study, votes of another source to be tested
+on once. Knows nothing of command lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from litee.collect.folds import check_folds, check_leak, group_prompts, make_folds
+from litee.collect.pairs import gather
+from litee.collect.verdicts import load_verdicts
+from litee.collect.votes import load_votes
+from litee.config import FitSettings, Settings
+from litee.errors import InputError
+from litee.predict.fit import FitResult, fit_judge
+from litee.predict.judge import Judge
+from litee.records import Folds, Outcome, VotedPair, VoteSet
+from litee.rundir import Json, Receipt, RunDir, write_json
+from litee.score.fit_report import (
+    evaluate_fit,
+    evaluate_judge,
+    fit_report,
+    judge_report,
+    report_path,
+)
+from litee.score.report import write_report
+from litee.score.results import Result, new_result
+from litee.score.scorecard import Evaluation
+
+
+class StudySettings(Settings):
+    """A study's YAML file."""
+
+    name: str = Field(description="Name of the results file.")
+    kind: Literal["fit", "transfer", "in_source"] = Field(
+        description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
+        "fit each file by itself."
+    )
+    votes: tuple[str, ...] = Field(
+        min_length=1, description="Votes files, below the data folder or the study's own folder."
+    )
+    test: tuple[str, ...] = Field((), description="Votes files of a transfer's test.")
+    verdicts: str = Field("", description="LLM verdicts on the test pairs (MT-Bench layout).")
+    leave_out_annotators: tuple[str, ...] = Field(
+        (), description="Annotators whose votes are not learnt from."
+    )
+    settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
+    notes: str = Field("", description="What falls short and why; goes into the results.")
+
+
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """A finished study.
+
+    Attributes:
+        result: the results file's content.
+        evaluations: title → evaluation, in order.
+    """
+
+    result: Result
+    evaluations: Mapping[str, Evaluation]
+
+
+def run_study(
+    study: StudySettings,
+    settings: FitSettings,
+    *,
+    folder: Path,
+    out: Path,
+    data: Path,
+    command: str,
+) -> Studied:
+    """Run a study, or go on with it.
+
+    Args:
+        study: what to do.
+        settings: of the fits, already checked.
+        folder: the study file's folder.
+        out: folder for judges and reports; a run that is there is continued.
+        data: folder of the votes files that are not beside the study.
+        command: the command that makes the results again.
+
+    Raises:
+        InputError: a votes file is missing or unusable.
+        LeakError: a test prompt is among the training prompts.
+    """
+    if study.kind == "in_source":
+        return _in_source(study, settings, folder=folder, out=out, data=data, command=command)
+    files = [find(name, folder, data) for name in study.votes]
+    vote_set, voted, folds = read(files, settings, study.leave_out_annotators)
+    result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
+    if study.kind == "fit":
+        return Studied(
+            _as_result(study, evaluation, result, command=command, extra=_members(evaluation)),
+            {study.name: evaluation},
+        )
+    tests = [find(name, folder, data) for name in study.test]
+    tested = load_votes([str(f) for f in tests])
+    pairs = gather(tested.votes)
+    check_leak([v.pair for v in voted], [v.pair for v in pairs])
+    judge = Judge.from_pretrained(out)
+    groups = group_prompts([v.pair for v in pairs])
+    verdicts = {}
+    if study.verdicts:
+        file = find(study.verdicts, folder, data)
+        verdicts["GPT-4"] = one_hot(load_verdicts(file, [v.pair for v in pairs]))
+    transfer = evaluate_judge(
+        judge, pairs, groups, seed=settings.seed, training=voted, others=verdicts
+    )
+    page = judge_report(
+        judge,
+        transfer,
+        tested,
+        title=f"{study.name}: tested on {', '.join(f.stem for f in tests)}",
+        command=command,
+        split=f"Fitted on {', '.join(f.name for f in files)}; no prompt of the test was seen.",
+    )
+    write_report(page, out / "test.html")
+    write_json(out / "test.json", transfer.to_json())
+    result.receipt.inputs.update({Path(k).name: v for k, v in tested.inputs.items()})
+    extra = _members(transfer) | {
+        f"out_of_fold_{k}": v for k, v in _numbers(evaluation).items() if k in {"log_loss", "ece"}
+    }
+    return Studied(
+        _as_result(study, transfer, result, command=command, extra=extra),
+        {f"{study.name}, held-out prompts": evaluation, study.name: transfer},
+    )
+
+
+def _in_source(
+    study: StudySettings,
+    settings: FitSettings,
+    *,
+    folder: Path,
+    out: Path,
+    data: Path,
+    command: str,
+) -> Studied:
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    evaluations: dict[str, Evaluation] = {}
+    tables: dict[str, Json] = {}
+    receipt = Receipt()
+    for name in study.votes:
+        file = find(name, folder, data)
+        vote_set, voted, folds = read([file], settings, study.leave_out_annotators)
+        source = voted[0].pair.source or file.stem
+        result, evaluation = _fit(
+            vote_set, voted, folds, settings, out=out / source, command=command
+        )
+        evaluations[source] = evaluation
+        found = _numbers(evaluation) | _members(evaluation)
+        metrics |= {f"{source}.{key}": value for key, value in found.items()}
+        score = evaluation.score("ensemble", "log_loss")
+        if score.low is not None and score.high is not None:
+            intervals[f"{source}.log_loss"] = (score.low, score.high)
+        tables[source] = {"pairs": evaluation.pairs, "prompt_groups": evaluation.groups}
+        _add_up(receipt, result.receipt)
+    made = new_result(
+        study.name,
+        command,
+        receipt,
+        metrics,
+        intervals=intervals,
+        tables=tables,
+        notes=study.notes,
+    )
+    return Studied(made, evaluations)
+
+
+def one_hot(verdicts: Sequence[Outcome]) -> npt.NDArray[np.float64]:
+    """(n, 3) probabilities of verdicts that come without any."""
+    return np.eye(3)[[v.class_index for v in verdicts]]
+
+
+def _add_up(total: Receipt, part: Receipt) -> None:
+    total.seconds = round(total.seconds + part.seconds, 3)
+    total.tokens += part.tokens
+    total.peak_rss_mb = max(total.peak_rss_mb, part.peak_rss_mb)
+    total.device, total.threads, total.seed = part.device, part.threads, part.seed
+    total.versions = part.versions
+    total.inputs |= part.inputs
+
+
+def find(name: str, folder: Path, data: Path) -> Path:
+    """A votes file: beside the study, or in the data folder.
+
+    Raises:
+        InputError: in neither.
+    """
+    for place in (folder / name, data / name):
+        if place.is_file():
+            return place
+    raise InputError(
+        f"votes file {name} is neither in {folder} nor in {data}",
+        fix="name the folder that holds it with --data",
+    )
+
+
+def read(
+    files: Sequence[Path], settings: FitSettings, leave_out: Sequence[str] = ()
+) -> tuple[VoteSet, tuple[VotedPair, ...], Folds]:
+    """Votes, pairs and leak-checked folds."""
+    vote_set = load_votes([str(f) for f in files])
+    voted = gather([v for v in vote_set.votes if v.annotator not in set(leave_out)])
+    folds = make_folds(voted, count=settings.folds, seed=settings.seed)
+    check_folds([v.pair for v in voted], folds)
+    return vote_set, voted, folds
+
+
+def _fit(
+    vote_set: VoteSet,
+    voted: Sequence[VotedPair],
+    folds: Folds,
+    settings: FitSettings,
+    *,
+    out: Path,
+    command: str,
+) -> tuple[FitResult, Evaluation]:
+    inputs = {Path(k).name: v for k, v in vote_set.inputs.items()}
+    manifest: dict[str, Json] = {
+        "settings": settings.model_dump(mode="json", exclude={"threads"}),
+        "inputs": dict(inputs),
+        "pairs": len(voted),
+    }
+    run = RunDir(out, manifest, resume=True)
+    result = fit_judge(voted, folds, settings, run, inputs=inputs)
+    evaluation = evaluate_fit(result, voted, folds)
+    page = fit_report(
+        result,
+        evaluation,
+        vote_set,
+        title=f"Judge fitted on {', '.join(inputs)}",
+        command=command,
+        folds=folds,
+    )
+    write_report(page, report_path(out))
+    write_json(out / "report.json", evaluation.to_json())
+    return result, evaluation
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, float]:
+    """Metrics of the main system that have a value."""
+    scores = evaluation.system(evaluation.main).metrics
+    return {name: score.value for name, score in scores.items() if score.value is not None}
+
+
+def _members(evaluation: Evaluation) -> dict[str, float]:
+    """Log loss of every other system, its floors and best member among them."""
+    found: dict[str, float] = {}
+    best: float | None = None
+    for system in evaluation.systems:
+        for metric in ("log_loss", "accuracy"):
+            value = system.metrics[metric].value
+            if value is None or system.role == "main":
+                continue
+            found[f"{system.name.replace(' ', '_')}_{metric}"] = value
+        loss = system.metrics["log_loss"].value
+        member = system.role != "main" and system.name.split("-")[0] in _KINDS
+        if member and loss is not None:
+            best = loss if best is None else min(best, loss)
+    if best is not None:
+        found["best_member_log_loss"] = best
+    floors = [
+        s.metrics["log_loss"].value
+        for s in evaluation.systems
+        if s.role == "floor" and s.metrics["log_loss"].value is not None
+    ]
+    found["floor_log_loss"] = min(x for x in floors if x is not None)
+    for system in evaluation.systems:
+        if system.name == "GPT-4":
+            found["gpt4_accuracy"] = found.pop("GPT-4_accuracy")
+            both = system.metrics["accuracy_both_decisive"].value
+            if both is not None:
+                found["gpt4_accuracy_both_decisive"] = both
+    longest = evaluation.score("longer answer", "accuracy").value
+    if longest is not None:
+        found["longest_accuracy"] = longest
+    return found
+
+
+_KINDS = {"statistics", "probe", "lora", "joint"}
+
+
+def _as_result(
+    study: StudySettings,
+    evaluation: Evaluation,
+    result: FitResult,
+    *,
+    command: str,
+    extra: Mapping[str, float],
+) -> Result:
+    plain = evaluation.to_json()
+    intervals = plain["intervals"]
+    assert isinstance(intervals, dict)
+    metrics = _numbers(evaluation) | dict(extra) | {"seconds": result.receipt.seconds}
+    tables: dict[str, Json] = {
+        "pairs": evaluation.pairs,
+        "votes": evaluation.votes,
+        "prompt_groups": evaluation.groups,
+        "weights": dict(zip(result.names, result.joined.ensemble.weights, strict=True)),
+        "exit_depth": {d.backbone: d.exit_depth for d in result.depths},
+        "stages": dict(result.receipt.stages),
+    }
+    return new_result(
+        study.name,
+        command,
+        result.receipt,
+        metrics,
+        intervals={k: v for k, v in intervals.items() if k in metrics},
+        tables=tables,
+        notes=" ".join([study.notes, *result.notes]).strip(),
+    )
