@@ -52,9 +52,7 @@ def load_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome, ...]:
             raise InputError(
                 f"no verdict on pair {pair.id!r}", place=str(path), fix="check the verdicts file"
             )
-        found.append(
-            straight if straight is not None else turned.swapped if turned else Outcome.TIE
-        )
+        found.append(verdict)
     return tuple(found)
 
 
