@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -347,10 +348,14 @@ def load_head(name: HeadName, file: Path) -> PairHead:
         ModelError: the file is damaged or holds another head.
     """
     try:
+        with safe_open(file, framework="pt") as opened:
+            saved = (opened.metadata() or {}).get("head", name)
+        if saved != name:
+            raise ValueError(f"it holds a {saved} head, {name} was expected")
         tensors = load_file(file)
         head = make_head(name, int(tensors["mean"].shape[0]))
         head.load_state_dict(tensors)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"cannot read the head: {error}", place=str(file), fix="fit the judge again"
         ) from error

@@ -121,7 +121,8 @@ class RaoKupperHead(RewardHead):
         a = functional.logsigmoid(delta - threshold)
         b = functional.logsigmoid(-delta - threshold)
         # P(tie) = 1 − P(A) − P(B) = (θ² − 1) P(A) P(B)
-        tie = torch.log(torch.expm1(2 * threshold).clamp_min(1e-30)) + a + b
+        # log(θ² − 1) = 2 log θ + log(1 − θ⁻²), which stays finite for large θ
+        tie = 2 * threshold + torch.log(-torch.expm1(-2 * threshold).clamp_max(-1e-30)) + a + b
         return torch.stack([a, b, tie], dim=-1)
 
 
