@@ -125,10 +125,18 @@ class GroupBootstrap:
         return sums
 
     def _resampled_sums(self, group_sums: Floats) -> Floats:
-        return np.concatenate([counts @ group_sums for counts in self._counts()])
+        return np.concatenate([counts @ group_sums for counts in self.counts()])
 
-    def _counts(self) -> Iterator[Floats]:
-        """Blocks (block, groups) of how often each group was drawn."""
+    @property
+    def index(self) -> NDArray[np.int_]:
+        """(n,) number of each pair's group, 0 … count − 1."""
+        return self._index
+
+    def counts(self) -> Iterator[Floats]:
+        """Blocks (block, groups) of how often each group was drawn, for other statistics.
+
+        Every call yields the same draws, so statistics taken from them are paired.
+        """
         rng = np.random.default_rng(self._seed)
         block = max(1, _BLOCK // self.count)
         for start in range(0, self._resamples, block):
