@@ -13,14 +13,17 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -230,23 +233,38 @@ def load_backbone(
             )
         _shorten(text, depth or layers)
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder.path,
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"cannot load: {error}", place=place, fix="check the folder with `litee doctor`"
         ) from error
-    decoder = model.get_decoder().to(device).eval()  # type: ignore[no-untyped-call]
+    model, info = loaded
+    decoder = model.get_decoder().to(device).eval()
+    _check_decoder(decoder, info["missing_keys"], config.model_type, place)
     for parameter in decoder.parameters():
         parameter.requires_grad_(False)
     positions = getattr(text, "max_position_embeddings", None) or 1 << 20
     return Backbone(folder, Trunk(decoder), tokenizer, layers, positions)
+
+
+def _check_decoder(decoder: nn.Module, missing: Iterable[str], kind: str, place: str) -> None:
+    """Refuse a stack without `layers`, and one with weights that the files do not have."""
+    if not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
+        fix = "use a Llama-, Gemma-, Qwen-, Mistral- or Phi-like backbone"
+        raise ModelError(f"{kind} models have no list of layers to cut", place=place, fix=fix)
+    lacking = sorted(name for name in missing if not name.startswith("lm_head."))
+    if lacking:  # they would be random
+        raise ModelError(
+            f"weights are missing: {', '.join(lacking[:3])}", place=place, fix="get the folder anew"
+        )
 
 
 def _shorten(config: object, depth: int) -> None:
