@@ -8,6 +8,7 @@ folds and ensembles.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from litee.finetune.loop import History, Loop, LoopSettings
 from litee.finetune.probe import Floats, Ints
 from litee.finetune.states import PACK_TOKENS, TokenStore
 from litee.finetune.trunk import Trunk, lay_out, pooled
-from litee.rundir import atomic_path
+from litee.rundir import atomic_path, write_json
 
 Pooling = str
 
@@ -81,7 +82,9 @@ class Adapters:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if self.model is None:
-                self.model = get_peft_model(self.trunk.decoder, self._config(), adapter_name=name)
+                with _known_warning():
+                    model = get_peft_model(self.trunk.decoder, self._config(), adapter_name=name)
+                self.model = model
             else:
                 self.model.add_adapter(name, self._config())
         return self.use(name)
@@ -97,9 +100,10 @@ class Adapters:
                 "adapter_model.safetensors is missing", place=str(folder), fix="fit the judge again"
             )
         if self.model is None:
-            self.model = PeftModel.from_pretrained(
-                self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
-            )
+            with _known_warning():
+                self.model = PeftModel.from_pretrained(
+                    self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
+                )
         else:
             self.model.load_adapter(str(folder), adapter_name=name)
         self.model.eval()
@@ -122,6 +126,12 @@ class Adapters:
         assert self.model is not None
         self.model.delete_adapter(name)
 
+    def remove(self) -> None:
+        """Take all adapters off the trunk, which is then as it was before the first one."""
+        if self.model is not None:
+            self.model.unload()
+            self.model = None
+
     def save(self, name: str, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, as PEFT does."""
         assert self.model is not None
@@ -129,10 +139,10 @@ class Adapters:
         state = get_peft_model_state_dict(self.model, adapter_name=name)
         with atomic_path(folder / "adapter_model.safetensors") as temporary:
             save_file({k: v.contiguous() for k, v in sorted(state.items())}, temporary)
-        config = self.model.peft_config[name]
-        inference, config.inference_mode = config.inference_mode, True
-        config.save_pretrained(str(folder))
-        config.inference_mode = inference
+        # written here and not by PEFT, which lists its sets in the order of this process's hashes
+        config = {**self.model.peft_config[name].to_dict(), "inference_mode": True}
+        plain = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(config.items())}
+        write_json(folder / "adapter_config.json", plain)
 
     def training(self, active: bool) -> None:
         """Switch dropout on or off."""
@@ -150,6 +160,14 @@ class Adapters:
             layers_to_transform=list(range(self.start, self.trunk.depth)),
             layers_pattern="layers",
         )
+
+
+@contextmanager
+def _known_warning() -> Iterator[None]:
+    """Hide that PEFT reads an attribute which transformers has renamed; users cannot mend it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 class Branch:

@@ -218,6 +218,7 @@ class BackboneFit:
         plan = BranchPlan(entry.name, data, store, adapters, entry.head, PLAIN_RIDGE)
         fitted = fit_branch_member(plan, self.task, settings=self.settings, run=self.run)
         store.remove()
+        adapters.remove()
         entry = entry.model_copy(update={"start_depth": start})
         members.add(entry, fitted, self.task)
 
