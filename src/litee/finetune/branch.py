@@ -95,17 +95,20 @@ class Adapters:
         Raises:
             ModelError: the folder has no safetensors, or they do not fit.
         """
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise ModelError(
-                "adapter_model.safetensors is missing", place=str(folder), fix="fit the judge again"
-            )
-        if self.model is None:
-            with _known_warning():
-                self.model = PeftModel.from_pretrained(
-                    self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
-                )
-        else:
-            self.model.load_adapter(str(folder), adapter_name=name)
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (folder / file).is_file():  # PEFT would look on the hub, or for a pickle
+                raise ModelError(f"{file} is missing", place=str(folder), fix="fit the judge again")
+        try:
+            if self.model is None:
+                with _known_warning():
+                    self.model = PeftModel.from_pretrained(
+                        self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
+                    )
+            else:
+                self.model.load_adapter(str(folder), adapter_name=name)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            problem = f"cannot read the adapter: {str(error).partition(chr(10))[0]}"
+            raise ModelError(problem, place=str(folder), fix="fit the judge again") from error
         self.model.eval()
 
     def use(self, name: str) -> dict[str, Tensor]:
@@ -124,7 +127,8 @@ class Adapters:
     def drop(self, name: str) -> None:
         """Forget an adapter."""
         assert self.model is not None
-        self.model.delete_adapter(name)
+        with _known_warning():
+            self.model.delete_adapter(name)
 
     def remove(self) -> None:
         """Take all adapters off the trunk, which is then as it was before the first one."""
@@ -148,6 +152,8 @@ class Adapters:
         """Switch dropout on or off."""
         assert self.model is not None
         self.model.train(active)
+        for layer in self.trunk.layers[: self.start]:  # their states are fixed, kept or not
+            layer.eval()
 
     def _config(self) -> LoraConfig:
         return LoraConfig(
@@ -167,6 +173,7 @@ def _known_warning() -> Iterator[None]:
     """Hide that PEFT reads an attribute which transformers has renamed; users cannot mend it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
         yield
 
 
