@@ -6,17 +6,18 @@ on once. Knows nothing of command lines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from litee.collect.folds import check_folds, check_leak, group_prompts, make_folds
-from litee.collect.pairs import gather
+from litee.collect.pairs import check_learnable, gather
 from litee.collect.verdicts import load_verdicts
 from litee.collect.votes import load_votes
 from litee.config import FitSettings, Settings
@@ -55,6 +56,16 @@ class StudySettings(Settings):
     )
     settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
     notes: str = Field("", description="What falls short and why; goes into the results.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
+        if (self.kind == "transfer") != bool(self.test):
+            raise ValueError("a transfer study names votes under test, the others do not")
+        if self.verdicts and self.kind != "transfer":
+            raise ValueError("verdicts are compared with in a transfer study only")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +108,24 @@ def run_study(
         return _in_source(study, settings, folder=folder, out=out, data=data, command=command)
     files = [find(name, folder, data) for name in study.votes]
     vote_set, voted, folds = read(files, settings, study.leave_out_annotators)
-    result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
     if study.kind == "fit":
+        result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
         return Studied(
             _as_result(study, evaluation, result, command=command, extra=_members(evaluation)),
             {study.name: evaluation},
         )
+    # all input is read and checked before the fit, which takes long
     tests = [find(name, folder, data) for name in study.test]
     tested = load_votes([str(f) for f in tests])
     pairs = gather(tested.votes)
     check_leak([v.pair for v in voted], [v.pair for v in pairs])
-    judge = Judge.from_pretrained(out)
     groups = group_prompts([v.pair for v in pairs])
     verdicts = {}
     if study.verdicts:
         file = find(study.verdicts, folder, data)
         verdicts["GPT-4"] = one_hot(load_verdicts(file, [v.pair for v in pairs]))
+    result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
+    judge = Judge.from_pretrained(out)
     transfer = evaluate_judge(
         judge, pairs, groups, seed=settings.seed, training=voted, others=verdicts
     )
@@ -212,6 +225,7 @@ def read(
     """Votes, pairs and leak-checked folds."""
     vote_set = load_votes([str(f) for f in files])
     voted = gather([v for v in vote_set.votes if v.annotator not in set(leave_out)])
+    check_learnable(voted, settings.folds, ", ".join(f.name for f in files))
     folds = make_folds(voted, count=settings.folds, seed=settings.seed)
     check_folds([v.pair for v in voted], folds)
     return vote_set, voted, folds

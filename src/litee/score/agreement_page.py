@@ -1,0 +1,276 @@
+"""The agreement page: one HTML file, and the table for the terminal.
+
+The file is complete in itself: styles and plots are inline and every string from outside is
+escaped. Knows nothing of how the figures were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from litee.records import Dropped, Score
+from litee.rundir import write_text
+from litee.score.agreement_study import AgreementStudy
+from litee.score.figures import Plot, whiskers
+from litee.score.table import percent_cell, score_cell
+
+Columns = tuple[tuple[str, str, bool], ...]
+
+#: The main table: figure, heading, whether it is a share.
+MAIN: Columns = (
+    ("decisive_accuracy", "Decisive, %", True),
+    ("pairwise_accuracy", "Three-way, %", True),
+    ("length_balanced", "Length-balanced, %", True),
+    ("spearman_item", "Spearman, items", False),
+    ("spearman_system", "Spearman, systems", False),
+)
+
+#: The full tables.
+GROUPS: tuple[tuple[str, Columns], ...] = (
+    (
+        "Pair by pair",
+        (
+            ("pairwise_accuracy", "Three-way, %", True),
+            ("decisive_accuracy", "Decisive, %", True),
+            ("both_decisive_accuracy", "Both decisive, %", True),
+            ("tie_discounted", "Tie-discounted, %", True),
+            ("tie_rate", "Ties called, %", True),
+        ),
+    ),
+    (
+        "Chance-corrected and length-controlled",
+        (
+            ("kappa", "Cohen's kappa", False),
+            ("kappa_weighted", "Weighted kappa", False),
+            ("alpha", "Alpha, nominal", False),
+            ("alpha_interval", "Alpha, interval", False),
+            ("length_balanced", "Length-balanced, %", True),
+        ),
+    ),
+    (
+        "Item level",
+        (
+            ("spearman_item", "Spearman", False),
+            ("kendall_item", "Kendall's tau-b", False),
+            ("pearson_item", "Pearson", False),
+            ("spearman_item_length", "Spearman given length", False),
+            ("pearson_item_length", "Pearson given length", False),
+        ),
+    ),
+    (
+        "Prompt and system level",
+        (
+            ("spearman_prompt", "Spearman, prompts", False),
+            ("kendall_prompt", "Tau-b, prompts", False),
+            ("spearman_system", "Spearman, systems", False),
+            ("kendall_system", "Tau-b, systems", False),
+            ("pearson_system", "Pearson, systems", False),
+        ),
+    ),
+)
+
+#: Most metrics in a plot.
+PLOTTED = 30
+
+_SHARES = {key for _, columns in GROUPS for key, _, share in columns if share}
+_HEADINGS = {key: name.removesuffix(", %") for key, name, _ in MAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class PageInput:
+    """What the page shows.
+
+    Attributes:
+        study: the figures.
+        command: that made it.
+        inputs: file → sha256.
+        dropped: rows left out.
+        notes: further cautions for the reader.
+    """
+
+    study: AgreementStudy
+    command: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    dropped: Dropped = field(default_factory=Dropped)
+    notes: tuple[str, ...] = ()
+
+
+def write_page(page: PageInput, path: Path) -> None:
+    """Write the page atomically."""
+    write_text(path, render_page(page))
+
+
+def render_page(page: PageInput) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("litee", "score"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = _cell(score_cell)
+    environment.filters["percent"] = _cell(percent_cell)
+    environment.filters["signed"] = _cell(lambda s: score_cell(s, sign="+"))
+    environment.filters["signed_percent"] = _cell(lambda s: percent_cell(s, sign="+"))
+    environment.filters["count"] = "{:,.0f}".format
+    study = page.study
+    ranked = sum(m.score(study.primary).value is not None for m in study.metrics)
+    near = study.comparisons[: max(0, ranked - 1)]
+    return environment.get_template("agreement.html").render(
+        s=study,
+        headline=headline(study),
+        cautions=(*cautions(study), *page.notes),
+        main=_with_values(MAIN, study),
+        groups=[(name, _with_values(columns, study)) for name, columns in GROUPS],
+        plots=[Markup(plot.svg()) for plot in plots(study)],
+        shown=min(PLOTTED, len(study.metrics)),
+        near=near,
+        far=study.comparisons[len(near) :],
+        primary_heading=_HEADINGS.get(study.primary, study.primary),
+        primary_share=study.primary in _SHARES,
+        has_cost=any(m.seconds_per_1000 is not None for m in study.metrics),
+        has_price=any(m.price_per_1000 is not None for m in study.metrics),
+        inputs={Path(file).name: digest for file, digest in page.inputs.items()},
+        dropped=page.dropped.counts,
+        unscored=[
+            (m.name, reason, number) for m in study.metrics for reason, number in m.unscored.items()
+        ],
+        command=page.command,
+    )
+
+
+def _cell(shown: Callable[[Score], str]) -> Callable[[Score], str]:
+    """A template filter: the number, or a dash with the reason as its title."""
+
+    def filtered(score: Score) -> str:
+        if score.value is not None:
+            return shown(score)
+        return Markup('<span class="none" title="{}">—</span>').format(score.reason)
+
+    return filtered
+
+
+def _with_values(columns: Columns, study: AgreementStudy) -> Columns:
+    """Columns that have a value in at least one row."""
+    rows = [m.scores for m in study.metrics]
+    return tuple(
+        column
+        for column in columns
+        if any(column[0] in row and row[column[0]].value is not None for row in rows)
+    )
+
+
+def headline(study: AgreementStudy) -> str:
+    """The result in a sentence or two."""
+    if not study.metrics:
+        return "No metric was compared."
+    best, figure = study.metrics[0], study.primary
+    score = best.score(figure)
+    if score.value is None:
+        return "No metric could be compared: " + score.reason + "."
+    if figure != "decisive_accuracy":
+        return f"{best.name} agrees best with people: {figure.replace('_', ' ')} {score.value:.2f}."
+    text = (
+        f"{best.name} agrees best with people: it picks the preferred answer in "
+        f"{_percent(score)} of the pairs that people decided"
+    )
+    people = study.people.get(figure)
+    if people is not None and people.value is not None:
+        text += f"; one person's judgement does in {_percent(people)}"
+    return text + "; chance is 50 %."
+
+
+def _percent(score: Score) -> str:
+    value, bracket, ends = percent_cell(score).partition(" [")
+    return f"{value} %{bracket}{ends}"
+
+
+def cautions(study: AgreementStudy) -> tuple[str, ...]:
+    """What a reader has to know before believing the figures."""
+    found: list[str] = []
+    if study.prompts < 30:
+        found.append(
+            f"Only {study.prompts} prompts: the intervals are too narrow, and other prompts may "
+            "give another order."
+        )
+    if 0 < len(study.systems) < 8:
+        found.append(f"Only {len(study.systems)} systems: correlations at system level say little.")
+    if study.reliability is not None and (study.reliability.of_mean or 0) < 0.5:
+        found.append(
+            f"The raters hardly agree (reliability of their mean "
+            f"{study.reliability.of_mean or 0:.2f}): item-level figures have a low ceiling."
+        )
+    for m in study.metrics:
+        rows = m.scored + sum(m.unscored.values())
+        if m.unscored and m.scored < 0.95 * rows:
+            share = 100 * m.scored / rows
+            found.append(f"{m.name} has scored only {share:.0f} % of the rows.")
+    return tuple(found)
+
+
+def plots(study: AgreementStudy) -> Sequence[Plot]:
+    """Intervals of the main figures, the first `PLOTTED` metrics."""
+    names = [m.name for m in study.metrics[:PLOTTED]]
+    best = names[0] if names else ""
+    found: list[Plot | None] = []
+    for figure, label in (
+        ("decisive_accuracy", "decisive pairs won (chance 50 %)"),
+        ("pairwise_accuracy", "three-way agreement"),
+        ("spearman_item", "Spearman correlation, items"),
+        ("spearman_system", "Spearman correlation, systems"),
+    ):
+        people = study.people.get(figure)
+        line = None
+        if people is not None and people.value is not None:
+            line = (people.value, "people with each other")
+        scores = {m.name: m.score(figure) for m in study.metrics[:PLOTTED]}
+        found.append(
+            whiskers(
+                figure.replace("_", "-"),
+                scores,
+                label=label,
+                main=best,
+                quiet=[n for n in names if n == "length"],
+                line=line,
+                percent=figure in _SHARES,
+            )
+        )
+    return [plot for plot in found if plot is not None]
+
+
+def agreement_table(study: AgreementStudy) -> Table:
+    """The main figures for the terminal, 80 columns wide."""
+    what = "ratings" if study.kind == "ratings" else "votes"
+    title = f"{study.votes:,} {what}, {study.pairs:,} pairs, {study.prompts:,} prompts"
+    table = Table(title=title, box=box.SIMPLE_HEAD, width=80, padding=0, title_justify="left")
+    table.add_column("metric", overflow="ellipsis", no_wrap=True, ratio=1)
+    for name in ("decisive %", "three-way", "balanced", "ρ item", "ρ system"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for m in study.metrics:
+        table.add_row(escape(m.name), *_row(m.scores))
+    table.add_section()
+    table.add_row("a random verdict", *_row(study.chance), style="dim")
+    table.add_row("people with each other", *_row(study.people))
+    return table
+
+
+def _row(scores: Mapping[str, Score]) -> list[str]:
+    missing = Score(None, reason="not computed")
+    cells = []
+    for figure, _, share in MAIN:
+        score = scores.get(figure, missing)
+        wide = figure == MAIN[0][0]
+        if share:
+            cells.append(percent_cell(score, interval=wide))
+        else:
+            cells.append(score_cell(score, digits=2, interval=False))
+    return cells
