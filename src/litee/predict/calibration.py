@@ -26,7 +26,7 @@ class Calibration(BaseModel):
     exchanging the answers would change more than the order of the result.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: CalibrationName = "none"
     scale: float = Field(1.0, gt=0)

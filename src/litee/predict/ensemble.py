@@ -46,7 +46,7 @@ class Ensemble(BaseModel):
     def _simplex(self) -> Ensemble:
         if len(self.members) != len(self.weights) or not self.members:
             raise ValueError("one weight per member is needed")
-        if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
+        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= 1e-6):  # NaN fails too
             raise ValueError(f"weights must be >= 0 and sum to 1, got {self.weights}")
         return self
 
