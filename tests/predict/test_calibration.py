@@ -1,0 +1,143 @@
+"""Calibration recovers what distorted the probabilities, and treats A and B alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy.optimize import minimize_scalar
+
+from litee.predict.calibration import Calibration, fit_calibration, weighted_log_loss
+
+SWAP = [1, 0, 2]
+
+
+def simplex(rows, seed=0, concentration=1.0):
+    return np.random.default_rng(seed).dirichlet([concentration] * 3, size=rows)
+
+
+def softened(p, temperature):
+    powers = p ** (1 / temperature)
+    return powers / powers.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
+def test_a_known_temperature_is_recovered(temperature):
+    """Vote shares equal to the true probabilities make the true temperature the exact minimum."""
+    truth = simplex(200)
+    distorted = softened(truth, 1 / temperature)
+    found = fit_calibration("temperature", distorted, truth, np.ones(200))
+    assert found.temperature == pytest.approx(temperature, rel=1e-3)
+    assert found.scale == found.tie_scale
+    assert found.tie_bias == 0
+    np.testing.assert_allclose(found.apply(distorted), truth, atol=1e-3)
+
+
+def test_a_known_vector_scaling_is_recovered():
+    truth = simplex(300, concentration=2.0)
+    known = Calibration(name="vector", scale=0.6, tie_scale=1.4, tie_bias=-0.7)
+    # undo `known`: log q = (log p − bias) / scale up to one factor per row, which matters here
+    # because the two scales differ; so distort forwards and recover the forward map instead
+    found = fit_calibration("vector", truth, known.apply(truth), np.ones(300))
+    assert found.scale == pytest.approx(0.6, abs=5e-3)
+    assert found.tie_scale == pytest.approx(1.4, abs=5e-3)
+    assert found.tie_bias == pytest.approx(-0.7, abs=5e-3)
+
+
+def test_temperature_equals_a_search_by_scipy_with_weights():
+    rng = np.random.default_rng(3)
+    p = simplex(80, 4)
+    shares, weights = np.eye(3)[rng.integers(0, 3, 80)], rng.uniform(0.1, 5, 80)
+    best = minimize_scalar(
+        lambda x: weighted_log_loss(softened(p, np.exp(x)), shares, weights),
+        bounds=(-3, 3),
+        method="bounded",
+        options={"xatol": 1e-8},
+    )
+    found = fit_calibration("temperature", p, shares, weights)
+    assert np.log(found.temperature) == pytest.approx(best.x, abs=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(-3, 3), st.integers(0, 10**6))
+def test_applying_is_swap_equivariant_and_keeps_the_simplex(scale, tie_scale, bias, seed):
+    p = simplex(5, seed, 0.3)
+    scaling = Calibration(name="vector", scale=scale, tie_scale=tie_scale, tie_bias=bias)
+    found = scaling.apply(p)
+    np.testing.assert_allclose(scaling.apply(p[:, SWAP]), found[:, SWAP], atol=1e-12)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["temperature", "vector"])
+def test_fitting_on_exchanged_answers_gives_the_same_scaling(name):
+    rng = np.random.default_rng(5)
+    p, shares, weights = simplex(60, 1), simplex(60, 2), rng.uniform(1, 2, 60)
+    there = fit_calibration(name, p, shares, weights)
+    back = fit_calibration(name, p[:, SWAP], shares[:, SWAP], weights)
+    for field in ("scale", "tie_scale", "tie_bias"):
+        assert getattr(there, field) == pytest.approx(getattr(back, field), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["none", "temperature", "vector"])
+def test_fitting_never_makes_the_fitted_loss_worse(name):
+    rng = np.random.default_rng(6)
+    p, shares, weights = simplex(60, 1, 0.4), simplex(60, 2), rng.uniform(1, 2, 60)
+    scaling = fit_calibration(name, p, shares, weights)
+    before = weighted_log_loss(p, shares, weights)
+    after = weighted_log_loss(scaling.apply(p), shares, weights)
+    assert after <= before + 1e-9
+    assert (after < before - 1e-3) == (name != "none")
+
+
+def test_none_changes_nothing():
+    p = simplex(5)
+    np.testing.assert_allclose(
+        fit_calibration("none", p, p[::-1], np.ones(5)).apply(p), p, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "tiny",
+    [
+        1e-9,
+        pytest.param(
+            0.0,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="below 1e-12 the clamped loss is flat, so the search does not move",
+            ),
+        ),
+    ],
+)
+def test_certain_and_wrong_is_softened(tiny):
+    p = np.array([[1 - 2 * tiny, tiny, tiny], [tiny, tiny, 1 - 2 * tiny]])
+    shares = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    scaling = fit_calibration("temperature", p, shares, np.ones(2))
+    assert np.isfinite(np.log(scaling.apply(p))).all()
+    assert scaling.temperature > 10
+
+
+def test_weighted_log_loss_by_hand():
+    p = np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]])
+    shares = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    expected = (3 * -np.log(0.5) + 1 * -(0.5 * np.log(0.2) + 0.5 * np.log(0.6))) / 4
+    assert weighted_log_loss(p, shares, np.array([3.0, 1.0])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"scale": 0.0},
+        {"tie_scale": -1.0},
+        {"tie_bias": float("nan")},
+        {"scale": float("inf")},
+        {"name": "x"},
+        {"more": 1},
+    ],
+)
+def test_a_damaged_scaling_is_refused(bad):
+    with pytest.raises(ValidationError):
+        Calibration(**bad)

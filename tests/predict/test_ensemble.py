@@ -1,0 +1,239 @@
+"""Pools by hand, weights that earn their place, and cross-fitting that looks at no own fold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from litee.predict.calibration import Calibration, weighted_log_loss
+from litee.predict.ensemble import Ensemble, cross_fit, fit_ensemble, fit_weights, pool
+
+SWAP = [1, 0, 2]
+POOLS = ["linear", "log", "power"]
+
+
+def made_up(members=3, rows=120, seed=0):
+    """Members that see the same truth through noise of different size; votes drawn from it."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(rows, 3)) * 1.2
+    noisy = [logits + rng.normal(size=(rows, 3)) * (0.4 + k) for k in range(members)]
+    p = np.exp([logits, *noisy])
+    p /= p.sum(-1, keepdims=True)
+    shares = np.eye(3)[[rng.choice(3, p=row) for row in p[0]]]
+    return p[1:], shares, rng.uniform(0.5, 2, rows)
+
+
+def losses(probabilities, shares, weights):
+    return [weighted_log_loss(p, shares, weights) for p in probabilities]
+
+
+# pools
+
+
+P = np.array([[[0.8, 0.1, 0.1]], [[0.2, 0.6, 0.2]]])
+W = np.array([0.25, 0.75])
+
+
+def test_linear_pool_by_hand():
+    np.testing.assert_allclose(pool(P, W, "linear"), [[0.35, 0.475, 0.175]], atol=1e-12)
+
+
+def test_log_pool_by_hand():
+    raw = np.array([0.8**0.25 * 0.2**0.75, 0.1**0.25 * 0.6**0.75, 0.1**0.25 * 0.2**0.75])
+    np.testing.assert_allclose(pool(P, W, "log"), [raw / raw.sum()], atol=1e-12)
+
+
+def test_power_pool_by_hand():
+    # (¼ √.8 + ¾ √.2)² and so on
+    raw = (0.25 * np.sqrt(P[0, 0]) + 0.75 * np.sqrt(P[1, 0])) ** 2
+    np.testing.assert_allclose(pool(P, W, "power", 0.5), [raw / raw.sum()], atol=1e-12)
+
+
+def test_power_lies_between_log_and_linear():
+    np.testing.assert_allclose(pool(P, W, "power", 1.0), pool(P, W, "linear"), atol=1e-12)
+    np.testing.assert_allclose(pool(P, W, "power", 1e-6), pool(P, W, "log"), atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(POOLS), st.integers(1, 4), st.integers(0, 10**6))
+def test_pools_keep_the_simplex_and_the_swap(name, members, seed):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet([0.5] * 3, size=(members, 4))
+    w = rng.dirichlet([1] * members)
+    found = pool(p, w, name)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-9)
+    assert (found >= 0).all()
+    np.testing.assert_allclose(pool(p[..., SWAP], w, name), found[:, SWAP], atol=1e-12)
+    order = rng.permutation(members)
+    np.testing.assert_allclose(pool(p[order], w[order], name), found, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_equal_members_are_their_own_pool(name):
+    p = np.tile(P[:1], (3, 1, 1))
+    np.testing.assert_allclose(pool(p, np.array([0.2, 0.3, 0.5]), name), P[0], atol=1e-9)
+
+
+def test_a_certain_member_does_not_break_the_log_pool():
+    p = np.array([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    np.testing.assert_allclose(pool(p, np.array([0.5, 0.5]), "log")[0, :2], 0.5, atol=1e-5)
+
+
+# weights
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_lie_on_the_simplex_and_beat_every_member(name, seed):
+    p, shares, weights = made_up(seed=seed)
+    w = fit_weights(p, shares, weights, name=name)
+    assert w.min() >= 0
+    assert w.sum() == pytest.approx(1)
+    best = min(losses(p, shares, weights))
+    assert weighted_log_loss(pool(p, w, name), shares, weights) <= best + 1e-6
+
+
+@pytest.mark.parametrize("name", ["linear", "log"])
+def test_no_other_weights_are_better(name):
+    """Both problems are convex, so a fine grid over two members finds the same minimum."""
+    p, shares, weights = made_up(members=2, seed=9)
+    w = fit_weights(p, shares, weights, name=name)
+    grid = [
+        weighted_log_loss(pool(p, np.array([x, 1 - x]), name), shares, weights)
+        for x in np.linspace(0, 1, 401)
+    ]
+    found = weighted_log_loss(pool(p, w, name), shares, weights)
+    assert found <= min(grid) + 1e-6
+    assert w[0] == pytest.approx(np.linspace(0, 1, 401)[int(np.argmin(grid))], abs=0.01)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_truth_gets_all_the_weight(name):
+    """Shares equal to a member's probabilities: no pool with another member is better."""
+    rng = np.random.default_rng(4)
+    truth, noise = rng.dirichlet([1] * 3, size=(2, 200))
+    w = fit_weights(np.stack([noise, truth]), truth, np.ones(200), name=name)
+    np.testing.assert_allclose(w, [0, 1], atol=1e-6)
+
+
+def test_one_member_has_all_the_weight():
+    p, shares, weights = made_up(members=1)
+    assert fit_weights(p, shares, weights, name="log").tolist() == [1.0]
+
+
+def test_weights_do_not_depend_on_the_order_of_the_members():
+    p, shares, weights = made_up()
+    for name in POOLS:
+        w = fit_weights(p, shares, weights, name=name)
+        back = fit_weights(p[::-1], shares, weights, name=name)
+        np.testing.assert_allclose(w, back[::-1], atol=5e-3)
+
+
+# ensembles
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_fitted_ensemble_beats_every_member_on_the_fitting_data(name):
+    p, shares, weights = made_up(seed=2)
+    ensemble = fit_ensemble("abc", p, shares, weights, pool_name=name)
+    assert ensemble.members == ("a", "b", "c")
+    found = weighted_log_loss(ensemble.apply(p), shares, weights)
+    assert found <= min(losses(p, shares, weights)) + 1e-6
+
+
+def test_apply_is_pool_then_calibration():
+    scaling = Calibration(name="temperature", scale=2.0, tie_scale=2.0)
+    ensemble = Ensemble(members=("x", "y"), weights=(0.25, 0.75), pool="log", calibration=scaling)
+    raw = np.array([0.8**0.25 * 0.2**0.75, 0.1**0.25 * 0.6**0.75, 0.1**0.25 * 0.2**0.75]) ** 2
+    np.testing.assert_allclose(ensemble.apply(P), [raw / raw.sum()], atol=1e-12)
+
+
+def test_the_power_pools_exponent_is_kept():
+    p, shares, weights = made_up()
+    ensemble = fit_ensemble(
+        "abc", p, shares, weights, pool_name="power", exponent=0.3, calibration="none"
+    )
+    assert ensemble.exponent == 0.3
+    np.testing.assert_allclose(
+        ensemble.apply(p), pool(p, np.array(ensemble.weights), "power", 0.3), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"members": (), "weights": ()},
+        {"members": ("a",), "weights": (0.5, 0.5)},
+        {"members": ("a", "b"), "weights": (0.5, 0.6)},
+        {"members": ("a", "b"), "weights": (-0.5, 1.5)},
+        {"members": ("a", "b"), "weights": (float("nan"), 1.0)},
+        {"members": ("a",), "weights": (1.0,), "pool": "median"},
+        {"members": ("a",), "weights": (1.0,), "exponent": 0.0},
+        {"members": ("a",), "weights": (1.0,), "extra": 1},
+    ],
+)
+def test_a_damaged_ensemble_is_refused(bad):
+    with pytest.raises(ValidationError):
+        Ensemble(**bad)
+
+
+# cross-fitting
+
+
+FOLDS = np.arange(120) % 4
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("calibration", ["none", "temperature", "vector"])
+def test_a_folds_own_votes_do_not_touch_its_predictions(name, calibration):
+    p, shares, weights = made_up(seed=5)
+    plain = cross_fit("abc", p, shares, weights, FOLDS, pool_name=name, calibration=calibration)
+    own = FOLDS == 2
+    changed, heavier = shares.copy(), weights.copy()
+    changed[own] = changed[own][:, [2, 0, 1]]
+    heavier[own] *= 5
+    other = cross_fit("abc", p, changed, heavier, FOLDS, pool_name=name, calibration=calibration)
+    np.testing.assert_array_equal(plain.held_out[own], other.held_out[own])
+    np.testing.assert_array_equal(plain.raw[own], other.raw[own])
+    # while the other folds learn from them
+    assert not np.allclose(plain.held_out[~own], other.held_out[~own])
+    assert plain.ensemble != other.ensemble
+
+
+def test_each_fold_is_predicted_by_an_ensemble_of_the_others():
+    p, shares, weights = made_up(seed=6)
+    found = cross_fit("abc", p, shares, weights, FOLDS, pool_name="log")
+    for k in range(4):
+        rest, own = k != FOLDS, k == FOLDS
+        part = fit_ensemble("abc", p[:, rest], shares[rest], weights[rest], pool_name="log")
+        np.testing.assert_allclose(found.held_out[own], part.apply(p[:, own]), atol=1e-12)
+        raw = pool(p[:, own], np.array(part.weights), "log")
+        np.testing.assert_allclose(found.raw[own], raw, atol=1e-12)
+    assert found.ensemble == fit_ensemble("abc", p, shares, weights, pool_name="log")
+
+
+def test_auto_takes_the_pool_with_the_lowest_held_out_loss():
+    p, shares, weights = made_up(seed=7)
+    found = {name: cross_fit("abc", p, shares, weights, FOLDS, pool_name=name) for name in POOLS}
+    best = min(POOLS, key=lambda n: weighted_log_loss(found[n].held_out, shares, weights))
+    auto = cross_fit("abc", p, shares, weights, FOLDS)
+    assert auto.ensemble == found[best].ensemble
+    np.testing.assert_array_equal(auto.held_out, found[best].held_out)
+
+
+def test_folds_may_have_any_numbers_and_sizes():
+    p, shares, weights = made_up(rows=30)
+    folds = np.array([7] * 3 + [1] * 20 + [-2] * 7)
+    found = cross_fit("abc", p, shares, weights, folds, pool_name="linear")
+    np.testing.assert_allclose(found.held_out.sum(1), 1, atol=1e-9)
+
+
+def test_exchanged_answers_exchange_the_held_out_predictions():
+    p, shares, weights = made_up(seed=8)
+    for name in POOLS:
+        there = cross_fit("abc", p, shares, weights, FOLDS, pool_name=name)
+        back = cross_fit("abc", p[..., SWAP], shares[:, SWAP], weights, FOLDS, pool_name=name)
+        np.testing.assert_allclose(there.held_out, back.held_out[:, SWAP], atol=2e-3)
