@@ -35,7 +35,7 @@ from transformers.utils import logging as hf_logging
 
 from litee.errors import ModelError
 from litee.finetune.trunk import Trunk
-from litee.rundir import sha256_file, write_json
+from litee.rundir import sha256_file, write_json, write_text
 
 #: Short names of backbones that come as PyPI packages: package, file, install command.
 PACKAGED: dict[str, tuple[str, str, str]] = {
@@ -136,13 +136,18 @@ def _convert(name: str, gguf: Path) -> BackboneFolder:
     target = cache_folder() / "backbones" / f"{gguf.stem}-{digest}"
     if not (target / "litee.json").exists():
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent,
-                gguf_file=gguf.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-            )
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+                model = AutoModelForCausalLM.from_pretrained(
+                    gguf.parent,
+                    gguf_file=gguf.name,
+                    quantization_config=GgufConfig(dequantize=True),
+                    dtype=torch.float32,
+                )
+            except Exception as error:  # a damaged file can fail anywhere in the reader
+                fix = "download the file again, or use another one"
+                problem = f"cannot read the GGUF file: {error}"
+                raise ModelError(problem, place=str(gguf), fix=fix) from error
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = target.parent / f".{target.name}.{os.getpid()}"
             model.save_pretrained(scratch)
@@ -181,8 +186,7 @@ def _check_folder(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(sha256_file(file).encode())
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(digest.hexdigest(), encoding="utf-8")
+    write_text(marker, digest.hexdigest())
     return digest.hexdigest()
 
 
