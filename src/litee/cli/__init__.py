@@ -23,6 +23,12 @@ app.add_typer(data.app, name="data")
 app.command()(study.study)
 app.command()(doctor.doctor)
 
+#: Verb → how to go on after an interruption.
+_HINTS = {
+    "fit": "; run the same command with --resume to go on",
+    "study": "; run the same command again to go on",
+}
+
 
 def main() -> None:
     """Entry point of the `litee` command.
@@ -35,8 +41,12 @@ def main() -> None:
     except LiteeError as error:
         sys.stderr.write(f"litee: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("litee: interrupted; run the same command with --resume to go on\n")
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # typer turns Ctrl-C into a silent exit
+        if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:
+            raise
+        hint = _HINTS.get(" ".join(sys.argv[1:2]), "")
+        sys.stderr.write(f"litee: interrupted{hint}\n")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
