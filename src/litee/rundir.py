@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import sys
@@ -24,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from litee.errors import ConfigError, ResourceError
+from litee.errors import ConfigError, LiteeError, ResourceError
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -58,6 +59,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise write_error(error, path) from error
+    except Exception as error:
+        # safetensors wraps the operating system's errors in one of its own
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, LiteeError) or number is None:
+            raise
+        code = int(number[1])
+        raise write_error(OSError(code, os.strerror(code)), path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -183,8 +191,12 @@ class RunDir:
         self.path = path
         self.started = time.monotonic()
         self._file = path / "manifest.json"
+        if path.exists() and not path.is_dir():
+            raise ConfigError("not a folder", place=str(path), fix="choose a new --out folder")
         if self._file.exists():
             self._check(manifest, resume=resume)
+            for half_written in path.rglob(".*.tmp"):
+                half_written.unlink(missing_ok=True)
         elif path.exists() and any(path.iterdir()) and not resume:
             raise ConfigError(
                 "the folder is not empty and holds no run",
@@ -199,7 +211,11 @@ class RunDir:
         if not resume:
             fix = "add --resume to continue it, or choose a new --out folder"
             raise ConfigError("the folder already holds a run", place=place, fix=fix)
-        old = json.loads(self._file.read_text(encoding="utf-8"))
+        try:
+            old = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            fix = "choose a new --out folder"
+            raise ConfigError(f"damaged: {error}", place=str(self._file), fix=fix) from error
         new = json.loads(json.dumps(manifest))
         changed = _differences(old, new)
         if changed:
