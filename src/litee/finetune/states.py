@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from litee.encode.forest import Forest, Pack, pack_leaves
 from litee.finetune.backbones import Backbone, cache_folder
 from litee.finetune.trunk import Trunk, lay_out, pooled
 from litee.progress import progress
-from litee.rundir import atomic_path, write_json
+from litee.rundir import atomic_path, write_error, write_json
 
 T = TypeVar("T")
 
@@ -118,7 +119,11 @@ class PooledStore:
         have = np.zeros(len(keys), dtype=bool)
         wanted = {key: leaf for leaf, key in enumerate(keys)}
         for shard, columns in self._shards():
-            tensors = load_file(shard)
+            try:
+                tensors = load_file(shard)
+            except SafetensorError:  # damaged on the disk: its states are computed again
+                shard.unlink(missing_ok=True)
+                continue
             for row, key in enumerate(tensors["keys"]):
                 leaf = wanted.get(key.tobytes())
                 if leaf is not None and not have[leaf]:
@@ -182,7 +187,10 @@ class TokenStore:
         item = torch.empty((), dtype=trunk.dtype).element_size()
         self.bytes = total * trunk.hidden_size * item
         folder.mkdir(parents=True, exist_ok=True)
-        self.kept = self.bytes <= min(cache_bytes, int(0.8 * shutil.disk_usage(folder).free))
+        file = folder / "tokens.bin"
+        held = file.stat().st_blocks * 512 if file.exists() else 0  # by an earlier session
+        free = shutil.disk_usage(folder).free + held
+        self.kept = self.bytes <= min(cache_bytes, int(0.8 * free))
         self._file: Tensor | None = None
 
     def fill(self, *, title: str) -> None:
@@ -235,8 +243,15 @@ class TokenStore:
     def _open(self) -> Tensor:
         if self._file is None:
             size = self._rows.total * self.trunk.hidden_size
+            path = self.folder / "tokens.bin"
+            try:  # take the space now: a mapped page that finds no place on the disk kills us
+                with path.open("ab") as handle:
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(handle.fileno(), 0, self.bytes)
+            except OSError as error:
+                raise write_error(error, path) from error
             self._file = torch.from_file(
-                str(self.folder / "tokens.bin"), shared=True, size=size, dtype=self.trunk.dtype
+                str(path), shared=True, size=size, dtype=self.trunk.dtype
             ).view(self._rows.total, self.trunk.hidden_size)
         return self._file
 
