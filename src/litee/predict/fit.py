@@ -17,13 +17,13 @@ from typing import cast
 import numpy as np
 
 from litee.config import FitSettings
-from litee.errors import ModelError
+from litee.errors import ConfigError, ModelError
 from litee.finetune.backbones import find_backbone
 from litee.finetune.device import DtypeName, choose_dtype, device_name, use_threads
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
 from litee.finetune.statistics import statistics_states
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
-from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members
+from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug
 from litee.predict.calibration import Floats
 from litee.predict.ensemble import CrossFit, cross_fit
 from litee.predict.judge import Judge
@@ -131,6 +131,7 @@ def _fit_members(pairs: Sequence[Pair], task: Task, settings: FitSettings, run: 
         )
         members.add(entry, fitted, task)
     if set(settings.members) - {"statistics"}:
+        _check_slugs(settings.backbones)
         dtype = _dtype(settings, run)
         for name in settings.backbones:
             BackboneFit(
@@ -142,6 +143,21 @@ def _fit_members(pairs: Sequence[Pair], task: Task, settings: FitSettings, run: 
                 run=run,
             ).fit(members)
     return members
+
+
+def _check_slugs(names: Sequence[str]) -> None:
+    """Members are filed under their backbone's name without signs and capitals.
+
+    Raises:
+        ConfigError: two names differ in nothing else.
+    """
+    slugs = [slug(name) for name in names]
+    for name, short in zip(names, slugs, strict=True):
+        if slugs.count(short) > 1:
+            raise ConfigError(
+                f"two backbones are called {short!r} (one is {name!r})",
+                fix="name each backbone once, or rename one of the folders",
+            )
 
 
 def _dtype(settings: FitSettings, run: RunDir) -> DtypeName:
