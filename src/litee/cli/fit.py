@@ -98,25 +98,13 @@ def _read(
     votes: list[str], settings: FitSettings, *, format: str, strict: bool
 ) -> tuple[VoteSet, tuple[VotedPair, ...], Folds]:
     from litee.collect.folds import check_folds, make_folds
-    from litee.collect.pairs import gather
+    from litee.collect.pairs import check_learnable, gather
     from litee.collect.votes import load_votes
-    from litee.errors import InputError
     from litee.progress import console
 
     vote_set = load_votes(votes, format=format, strict=strict)
     voted = gather(vote_set.votes)
-    if len({v.pair.prompt[0] for v in voted}) < 2 * settings.folds:
-        raise InputError(
-            f"{len(voted)} pairs on few prompts cannot be split into {settings.folds} folds",
-            place=", ".join(votes),
-            fix=f"collect votes on at least {2 * settings.folds} prompts, or lower --folds",
-        )
-    if len({k for v in voted for k, share in enumerate(v.shares) if share > 0}) < 2:
-        raise InputError(
-            "all votes have the same outcome; there is nothing to learn",
-            place=", ".join(votes),
-            fix="check that the winner column was read as meant: litee data inspect",
-        )
+    check_learnable(voted, settings.folds, ", ".join(votes))
     split = make_folds(voted, count=settings.folds, seed=settings.seed)
     check_folds([v.pair for v in voted], split)
     console.print(
@@ -125,6 +113,8 @@ def _read(
     )
     for reason, count in vote_set.dropped.counts.items():
         console.print(f"  dropped {count:,}: {reason}")
+    for reason, count in vote_set.noticed.counts.items():
+        console.print(f"  kept but odd {count:,}: {reason}")
     return vote_set, voted, split
 
 

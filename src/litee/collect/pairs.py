@@ -35,6 +35,32 @@ def gather(votes: Sequence[Vote]) -> tuple[VotedPair, ...]:
     return tuple(_voted(together) for together in by_id.values())
 
 
+def check_learnable(voted: Sequence[VotedPair], folds: int, place: str) -> None:
+    """Refuse votes from which no judge can be learnt.
+
+    Args:
+        voted: the pairs.
+        folds: number of folds wanted; each needs two prompts.
+        place: the files, for the message.
+
+    Raises:
+        InputError: too few prompts, one outcome only, or the answers of every pair are identical.
+    """
+    fix = "check that the columns were read as meant: litee data inspect"
+    if len({v.pair.prompt[0] for v in voted}) < 2 * folds:
+        raise InputError(
+            f"{len(voted)} pairs on few prompts cannot be split into {folds} folds",
+            place=place,
+            fix=f"collect votes on at least {2 * folds} prompts, or lower --folds",
+        )
+    if all(v.pair.response_a == v.pair.response_b for v in voted):
+        problem = "the two answers of every pair are identical; there is nothing to learn"
+        raise InputError(problem, place=place, fix=fix)
+    if len({k for v in voted for k, share in enumerate(v.shares) if share > 0}) < 2:
+        problem = "all votes have the same outcome; there is nothing to learn"
+        raise InputError(problem, place=place, fix=fix)
+
+
 def _voted(votes: Sequence[Vote]) -> VotedPair:
     sums = [0.0, 0.0, 0.0]
     largest = max(vote.weight for vote in votes)

@@ -5,12 +5,12 @@ Verdicts are for comparison with people only, never for training. Knows nothing 
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from litee.collect.cells import name_cell
+from litee.collect.rows import open_table
 from litee.errors import InputError
 from litee.records import Outcome, Pair
 
@@ -24,6 +24,8 @@ _LABELS = {
     "tie (inconsistent)": Outcome.TIE,
 }
 
+_COLUMNS = ("question_id", "turn", "model_a", "model_b", "winner")
+
 Key = tuple[int, int, str, str]
 
 
@@ -35,7 +37,7 @@ def load_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome, ...]:
         pairs: MT-Bench pairs; their ids carry question and turn.
 
     Raises:
-        InputError: an unknown label, or a pair without a verdict.
+        InputError: a broken file, an unknown label, or a pair without a verdict.
     """
     verdicts = _read(path)
     found = []
@@ -58,16 +60,21 @@ def load_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome, ...]:
 
 def _read(path: Path) -> dict[Key, Outcome]:
     verdicts: dict[Key, Outcome] = {}
-    raw = path.read_bytes()
-    text = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    for number, line in enumerate(text.decode("utf-8").splitlines(), 1):
-        row = json.loads(line)
-        if row["winner"] not in _LABELS:
+    for row in open_table(path).rows:
+        if not row.cells:
+            continue
+        question, turn, first, second, label = (name_cell(row, name) for name in _COLUMNS)
+        if label not in _LABELS:
             raise InputError(
-                f"unknown verdict {row['winner']!r}",
-                place=f"{path}, row {number}",
+                f"unknown verdict {label!r}",
+                place=row.place,
                 fix=f"allowed: {', '.join(_LABELS)}",
             )
-        key = (int(row["question_id"]), int(row["turn"]), row["model_a"], row["model_b"])
-        verdicts[key] = _LABELS[row["winner"]]
+        if not (question.isdecimal() and turn.isdecimal()):
+            raise InputError(
+                f"question_id {question!r} and turn {turn!r} should be whole numbers",
+                place=row.place,
+                fix="use the layout of MT-Bench judgments",
+            )
+        verdicts[int(question), int(turn), first, second] = _LABELS[label]
     return verdicts
