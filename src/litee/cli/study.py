@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from litee.config import FitSettings, load_settings
+from litee.errors import ConfigError
 
 
 def study(
@@ -30,7 +31,10 @@ def study(
     from litee.score.table import evaluation_table
 
     loaded = load_settings(StudySettings, file)
-    settings = load_settings(FitSettings, None, loaded.settings)
+    try:
+        settings = load_settings(FitSettings, None, loaded.settings)
+    except ConfigError as error:
+        raise ConfigError(error.problem, place=f"{file}, settings", fix=error.fix) from error
     folder = out or Path("runs") / loaded.name
     if restart and (folder / "manifest.json").exists():
         shutil.rmtree(folder)

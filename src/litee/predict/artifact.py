@@ -6,14 +6,16 @@ Knows nothing of torch: it reads and writes the description; weights are read by
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from litee.encode.forest import Encoder
 from litee.errors import ModelError
 from litee.predict.ensemble import Ensemble
+from litee.records import CLASSES
 from litee.rundir import write_json
 
 #: Raised when judges written before can no longer be read as they are.
@@ -87,6 +89,26 @@ class JudgeFile(_Entry):
     trained_on: dict[str, str] = {}
     litee_version: str = ""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        names = [m.name for m in self.members]
+        if self.classes != CLASSES:
+            raise ValueError(f"classes are {self.classes}, not {CLASSES}")
+        if len(set(names)) < len(names) or set(self.ensemble.members) != set(names):
+            raise ValueError("the ensemble's members are not those listed")
+        depths = {b.name: b.exit_depth for b in self.backbones}
+        for member in self.members:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", member.name):
+                raise ValueError(f"{member.name!r} is no name of a member")
+            if member.kind == "statistics":
+                continue
+            if member.encoder is None or member.backbone not in depths:
+                raise ValueError(f"member {member.name} has no encoder or no backbone")
+            start = -1 if member.start_depth is None else member.start_depth
+            if member.kind == "lora" and not 0 <= start < depths[member.backbone]:
+                raise ValueError(f"start_depth of {member.name} is not below its exit depth")
+        return self
+
     def backbone(self, name: str) -> BackboneEntry:
         """The entry of a backbone."""
         return next(b for b in self.backbones if b.name == name)
@@ -120,7 +142,13 @@ def load_judge_file(folder: Path) -> JudgeFile:
                 fix="install the litee that wrote it, or fit the judge again",
             )
         return JudgeFile.model_validate(raw)
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        problem = f"damaged: {where + ': ' if where else ''}{message}"
+        raise ModelError(problem, place=str(file), fix="fit the judge again") from error
+    except (OSError, ValueError, AttributeError) as error:
         raise ModelError(
             f"damaged: {str(error).splitlines()[0]}", place=str(file), fix="fit the judge again"
         ) from error

@@ -273,7 +273,16 @@ def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> Pai
 
 
 def head_output(head: PairHead, data: PairStates, cut: npt.NDArray[np.int64]) -> MemberOutput:
-    """Probabilities and rewards of a head on pooled states."""
+    """Probabilities and rewards of a head on pooled states.
+
+    Raises:
+        ModelError: the head was fitted on states of another width.
+    """
+    if data.states.shape[1] != head.width:
+        raise ModelError(
+            f"a head for {head.width} numbers per answer was given {data.states.shape[1]}",
+            fix="the judge's files do not belong together: copy them again, or fit it again",
+        )
     rewards = None
     if isinstance(head, RewardHead):
         with torch.inference_mode():
