@@ -81,7 +81,7 @@ class BackboneRunner:
         )
         for member in self.members:
             if member.entry.kind == "lora":
-                adapters.load(member.entry.name, folder / "members" / member.entry.name)
+                adapters.load(_adapter(member.entry), folder / "members" / member.entry.name)
         return adapters
 
     def run(self, pairs: Sequence[Pair]) -> dict[str, MemberOutput]:
@@ -130,7 +130,7 @@ class BackboneRunner:
                 yield member, top
         for member in branches:
             assert self.adapters is not None
-            self.adapters.use(member.entry.name)
+            self.adapters.use(_adapter(member.entry))
             states = trunk.run(trees, start=start, states=below, depths=[exit_depth])
             yield member, states[exit_depth]
 
@@ -311,6 +311,11 @@ def _reorder(output: MemberOutput, order: npt.NDArray[np.int64]) -> MemberOutput
 
 def _head(entry: MemberEntry, folder: Path) -> PairHead:
     return load_head(entry.head, folder / "members" / entry.name / "head.safetensors")
+
+
+def _adapter(entry: MemberEntry) -> str:
+    """The member's name for PEFT, which takes no dots."""
+    return entry.name.replace(".", "_dot_")
 
 
 def _load(entry: BackboneEntry) -> Backbone:
