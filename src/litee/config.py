@@ -21,7 +21,7 @@ MemberKind = Literal["statistics", "probe", "lora", "joint", "joint-lora"]
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FitSettings(Settings):
