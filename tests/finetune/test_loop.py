@@ -104,9 +104,13 @@ def test_the_first_step_by_hand(tmp_path):
     torch.testing.assert_close(weights["w"].detach(), expected, atol=1e-5, rtol=0)
 
 
-def test_gradients_are_clipped(tmp_path):
-    settings = LoopSettings(1e-3, max_grad_norm=0.25, warmup_ratio=0.0)
-    loop, weights, _ = linear_loop(tmp_path, size=12, settings=settings)
+@pytest.mark.parametrize("most", [0.25, 1e9])
+@pytest.mark.parametrize(("size", "steps"), [(12, 1), (3, 4)])
+def test_gradients_are_means_over_all_weights_and_clipped(tmp_path, most, size, steps):
+    settings = LoopSettings(
+        1e-3, max_grad_norm=most, warmup_ratio=0.0, gradient_accumulation_steps=steps
+    )
+    loop, weights, _ = linear_loop(tmp_path, size=size, settings=settings)
     grads = []
     step = loop.optimiser.step
     loop.optimiser.step = lambda: (grads.append(weights["w"].grad.clone()), step())
@@ -114,7 +118,29 @@ def test_gradients_are_clipped(tmp_path):
     residual = DATA @ torch.tensor([1.0, -1.0]) - 1
     plain = 2 * DATA.T @ residual / 12
     assert plain.norm() > 0.25
-    torch.testing.assert_close(grads[0], plain * 0.25 / plain.norm(), atol=1e-5, rtol=1e-4)
+    expected = plain * min(1.0, most / plain.norm().item())
+    torch.testing.assert_close(grads[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_every_batch_of_every_step_draws_its_own_dropout(tmp_path):
+    weights = {"w": torch.tensor([1.0], requires_grad=True)}
+    drawn = []
+
+    def loss(_):
+        drawn.append(torch.rand(()).item())
+        return weights["w"].sum(), 1.0
+
+    Loop(
+        weights,
+        batches=lambda _: range(6),
+        loss=loss,
+        validate=lambda: 1.0,
+        settings=LoopSettings(
+            1e-3, num_train_epochs=2, gradient_accumulation_steps=2, patience=9, seed=1
+        ),
+        checkpoint=tmp_path / "c",
+    ).run(title="test")
+    assert len(set(drawn)) == len(drawn) == 12
 
 
 def test_accumulated_batches_are_one_larger_batch(tmp_path):
