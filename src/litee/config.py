@@ -45,20 +45,22 @@ class FitSettings(Settings):
     prompt_share: float = Field(
         0.2, gt=0, lt=1, description="The prompt's share of max_tokens; A and B halve the rest."
     )
-    depth: int | Literal["auto"] = Field(
-        "auto", description="Exit depth: layers of the backbone that are run; auto probes for it."
+    depth: int | dict[str, int] | Literal["auto"] = Field(
+        "auto",
+        description="Exit depth: layers of the backbone that are run; a number, one per backbone "
+        "(name: number, in a file), or auto, which probes for it.",
     )
     probe_pairs: int = Field(
         600, ge=50, description="Pairs that are run through all layers to choose the exit depth."
     )
     pooling: Literal["last", "mean", "last+mean"] = Field(
-        "last", description="What of an answer's states the probe reads."
+        "last+mean", description="What of an answer's states the head reads."
     )
     head: Literal["davidson", "rao-kupper"] = Field(
         "davidson", description="Tie model of the tree encoder's heads."
     )
     ridge: tuple[float, ...] = Field(
-        (50.0, 150.0, 500.0, 1500.0),
+        (150.0, 500.0, 2000.0, 8000.0),
         min_length=1,
         description="Prior precisions of the probe's weights, in pairs; the best on held-out "
         "prompts of the training part is taken.",
@@ -85,11 +87,16 @@ class FitSettings(Settings):
         0.0, ge=0, lt=1, description="Share of the target spread evenly over A, B and tie."
     )
     pair_weight: Literal["pair", "votes", "prompt"] = Field(
-        "pair",
+        "prompt",
         description="Weight of a pair in training: 1, its number of votes, or 1 / √(pairs of its "
-        "prompt).",
+        "prompt), so that a prompt with many pairs does not drown the others.",
     )
     folds: int = Field(5, ge=2, description="Folds by prompt for out-of-fold predictions.")
+    fold_by: Literal["prompt", "source"] = Field(
+        "prompt",
+        description="What a fold holds out: prompts, or whole sources, when the judge is meant for "
+        "votes unlike those it learns from (folds is then the number of sources).",
+    )
     pool: Literal["auto", "linear", "log", "power"] = Field(
         "auto", description="How members' probabilities are joined; auto takes the best."
     )
@@ -101,6 +108,15 @@ class FitSettings(Settings):
     )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")
+
+    @model_validator(mode="after")
+    def _depths_agree(self) -> Self:
+        depths = self.depth if isinstance(self.depth, dict) else {"": self.depth}
+        if any(isinstance(d, int) and d < 1 for d in depths.values()):
+            raise ValueError("depth must be 1 or more, or auto")
+        if isinstance(self.depth, dict) and set(self.depth) != set(self.backbones):
+            raise ValueError(f"depth names {sorted(self.depth)}, but backbones names others")
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -116,8 +132,6 @@ class FitSettings(Settings):
         for branch, start in (("lora", "probe"), ("joint-lora", "joint")):
             if branch in self.members and start not in self.members:
                 raise ValueError(f"member {branch} starts from {start}: add {start} to members")
-        if isinstance(self.depth, int) and self.depth < 1:
-            raise ValueError("depth must be 1 or more, or auto")
         tuned = {"lora", "joint-lora"} & set(self.members)
         if tuned and isinstance(self.depth, int) and self.lora_layers > self.depth:
             raise ValueError(

@@ -56,6 +56,7 @@ def fit(
     num_train_epochs: Annotated[int | None, typer.Option(help=_help("num_train_epochs"))] = None,
     pair_weight: Annotated[str | None, typer.Option(help=_help("pair_weight"))] = None,
     folds: Annotated[int | None, typer.Option(help=_help("folds"))] = None,
+    fold_by: Annotated[str | None, typer.Option(help=_help("fold_by"))] = None,
     pool: Annotated[str | None, typer.Option(help=_help("pool"))] = None,
     calibration: Annotated[str | None, typer.Option(help=_help("calibration"))] = None,
     dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
@@ -83,6 +84,7 @@ def fit(
             "num_train_epochs": num_train_epochs,
             "pair_weight": pair_weight,
             "folds": folds,
+            "fold_by": fold_by,
             "pool": pool,
             "calibration": calibration,
             "dtype": dtype,
@@ -90,32 +92,33 @@ def fit(
             "seed": seed,
         },
     )
-    vote_set, voted, split = _read(votes, settings, format=format, strict=strict)
-    _fit(vote_set, voted, split, settings, out=out, resume=resume)
+    vote_set, voted, folds_made = _read(votes, settings, format=format, strict=strict)
+    _fit(vote_set, voted, folds_made, settings, out=out, resume=resume)
 
 
 def _read(
     votes: list[str], settings: FitSettings, *, format: str, strict: bool
 ) -> tuple[VoteSet, tuple[VotedPair, ...], Folds]:
-    from litee.collect.folds import check_folds, make_folds
+    from litee.collect.folds import check_folds
     from litee.collect.pairs import check_learnable, gather
     from litee.collect.votes import load_votes
     from litee.progress import console
+    from litee.score.study import split
 
     vote_set = load_votes(votes, format=format, strict=strict)
     voted = gather(vote_set.votes)
     check_learnable(voted, settings.folds, ", ".join(votes))
-    split = make_folds(voted, count=settings.folds, seed=settings.seed)
-    check_folds([v.pair for v in voted], split)
+    folds = split(voted, settings)
+    check_folds([v.pair for v in voted], folds)
     console.print(
         f"{len(vote_set.votes):,} votes on {len(voted):,} pairs, "
-        f"{len(set(split.groups)):,} prompts; {vote_set.dropped.total:,} rows dropped"
+        f"{len(set(folds.groups)):,} prompts; {vote_set.dropped.total:,} rows dropped"
     )
     for reason, count in vote_set.dropped.counts.items():
         console.print(f"  dropped {count:,}: {reason}")
     for reason, count in vote_set.noticed.counts.items():
         console.print(f"  kept but odd {count:,}: {reason}")
-    return vote_set, voted, split
+    return vote_set, voted, folds
 
 
 def _fit(

@@ -153,6 +153,31 @@ def make_folds(
     return Folds(groups, tuple(int(fold_of[group]) for group in groups), count)
 
 
+def source_folds(pairs: Sequence[VotedPair], *, threshold: float = 0.8) -> Folds:
+    """One fold per source: how well does a judge do on votes unlike those it learnt from?
+
+    A prompt group that lies in two sources goes with the one it was first seen in.
+
+    Args:
+        pairs: what to split, from at least two sources.
+        threshold: see `group_prompts`.
+
+    Raises:
+        InputError: all pairs have the same source.
+    """
+    groups = group_prompts(pairs, threshold=threshold, by_answer=True)
+    sources = list(dict.fromkeys(v.pair.source for v in pairs))
+    if len(sources) < 2:
+        raise InputError(
+            f"all {len(pairs)} pairs come from one source",
+            fix="use --fold-by prompt, or add votes of another source",
+        )
+    of_group: dict[int, int] = {}
+    for group, voted in zip(groups, pairs, strict=True):
+        of_group.setdefault(group, sources.index(voted.pair.source))
+    return Folds(groups, tuple(of_group[group] for group in groups), len(sources))
+
+
 def hold_out(
     pairs: Sequence[VotedPair], *, share: float = 0.2, seed: int = 0, threshold: float = 0.8
 ) -> Folds:

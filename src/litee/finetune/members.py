@@ -60,11 +60,13 @@ class Fitted:
         out_of_fold: (pairs, 3) probabilities for prompts that the fit had not seen.
         best_steps: per fold and for the final fit, the step at which a branch stopped; empty for
             probes.
+        ridge: of a probe's final fit.
     """
 
     name: str
     out_of_fold: npt.NDArray[np.float64]
     best_steps: tuple[int, ...] = ()
+    ridge: float = 0.0
 
 
 def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -> Task:
@@ -124,11 +126,12 @@ def fit_probe_member(
         final = _fit(data, task, np.arange(len(fold)), ridge, head)
         save_head(final, run.path / "members" / name / "head.safetensors")
         with atomic_path(file) as temporary:
-            save_file({"out_of_fold": out}, temporary)
+            save_file({"out_of_fold": out, "ridge": np.array([ridge])}, temporary)
         return 0
 
     run.run(f"member-{name}", work)
-    return Fitted(name, load_file(file)["out_of_fold"])
+    found = load_file(file)
+    return Fitted(name, found["out_of_fold"], ridge=float(found["ridge"][0]))
 
 
 def _ridge_losses(

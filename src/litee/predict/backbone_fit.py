@@ -38,8 +38,8 @@ from litee.predict.artifact import BackboneEntry, MemberEntry
 from litee.records import Pair
 from litee.rundir import RunDir, write_json
 
-#: Ridge of the probes that compare depths and of those that branches start from.
-PLAIN_RIDGE = 150.0
+#: Ridge of the probes that compare depths.
+DEPTH_RIDGE = 500.0
 
 #: The states of all tokens below the LoRA layers are kept on disk up to this size.
 TOKEN_CACHE_BYTES = 20 * 10**9
@@ -189,7 +189,7 @@ class BackboneFit:
         members.add(entry, fitted, self.task)
         if tuned in self.settings.members:
             entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
-            self._branches(backbone, forest, data, entry, members)
+            self._branches(backbone, forest, data, entry, ridge=fitted.ridge, members=members)
 
     def _branches(
         self,
@@ -197,6 +197,8 @@ class BackboneFit:
         forest: Forest,
         data: PairStates,
         entry: MemberEntry,
+        *,
+        ridge: float,
         members: Members,
     ) -> None:
         trunk = backbone.trunk
@@ -215,7 +217,7 @@ class BackboneFit:
             cache_bytes=TOKEN_CACHE_BYTES,
         )
         adapters = Adapters(trunk, start=start, settings=self.settings, backbone=self.folder.name)
-        plan = BranchPlan(entry.name, data, store, adapters, entry.head, PLAIN_RIDGE)
+        plan = BranchPlan(entry.name, data, store, adapters, entry.head, ridge)
         fitted = fit_branch_member(plan, self.task, settings=self.settings, run=self.run)
         store.remove()
         adapters.remove()
@@ -229,8 +231,10 @@ class BackboneFit:
         def work() -> int:
             backbone = self._load(None)
             layers = backbone.layers
-            if self.settings.depth != "auto":
-                write_json(file, {"points": [], "exit": self.settings.depth, "layers": layers})
+            asked = self.settings.depth
+            if asked != "auto":
+                depth = asked[self.folder.name] if isinstance(asked, dict) else asked
+                write_json(file, {"points": [], "exit": depth, "layers": layers})
                 return 0
             depths = candidate_depths(layers, self.settings.lora_layers)
             sample = self._sample()
@@ -245,7 +249,7 @@ class BackboneFit:
                 self.task,
                 pairs=sample,
                 columns=self.columns,
-                ridge=PLAIN_RIDGE,
+                ridge=DEPTH_RIDGE,
                 head=self.tree_head if kind == "tree" else "joint",
             )
             best = depths[int(np.argmin(losses))]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from litee.collect.folds import check_folds, check_leak, group_prompts, make_folds
+from litee.collect.folds import check_folds, check_leak, group_prompts, make_folds, source_folds
 from litee.collect.pairs import check_learnable, gather
 from litee.collect.verdicts import load_verdicts
 from litee.collect.votes import load_votes
@@ -226,9 +226,16 @@ def read(
     vote_set = load_votes([str(f) for f in files])
     voted = gather([v for v in vote_set.votes if v.annotator not in set(leave_out)])
     check_learnable(voted, settings.folds, ", ".join(f.name for f in files))
-    folds = make_folds(voted, count=settings.folds, seed=settings.seed)
+    folds = split(voted, settings)
     check_folds([v.pair for v in voted], folds)
     return vote_set, voted, folds
+
+
+def split(voted: Sequence[VotedPair], settings: FitSettings) -> Folds:
+    """Folds by prompt or by source, as the settings ask."""
+    if settings.fold_by == "source":
+        return source_folds(voted)
+    return make_folds(voted, count=settings.folds, seed=settings.seed)
 
 
 def _fit(
