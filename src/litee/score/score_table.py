@@ -282,7 +282,9 @@ def why_missing(row: Row, name: str) -> str:
 
 
 def _lengths(rows: Sequence[Row], keys: Keys) -> Floats | None:
+    """(n,) characters of the answers, else the column `length` that `litee score` writes."""
     texts = [row.cells.get(keys.answer) for row in rows]
-    if any(not isinstance(text, str) for text in texts):
-        return None
-    return np.array([float(len(str(text))) for text in texts])
+    if all(isinstance(text, str) for text in texts):
+        return np.array([float(len(str(text))) for text in texts])
+    known = np.array([_single(row.cells.get("length")) for row in rows])
+    return known if np.isfinite(known).all() else None
