@@ -245,7 +245,7 @@ def _kind(annotation: object) -> str:
     if origin is tuple:
         return f"list of {_kind(parts[0])}"
     if origin is dict:
-        return "`name: value` lines"
+        return f"`name: {'value' if parts[1] is object else _kind(parts[1])}` lines"
     words: dict[object, str] = {str: "text", int: "whole number", float: "number"}
     return words[annotation]
 

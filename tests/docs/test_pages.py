@@ -93,7 +93,8 @@ def test_settings_page_has_every_setting_with_its_default():
     }
     assert set(FitSettings.model_fields) | set(StudySettings.model_fields) == set(rows)
     assert rows["max_tokens"].split(" | ")[1:4] == ["`1024`", "whole number ≥ 8", "`--max-tokens`"]
-    assert rows["depth"].split(" | ")[1:3] == ["`auto`", "whole number or `auto`"]
+    assert rows["template"].split(" | ")[2] == "`auto`, `chat`, `plain`"
+    assert rows["depth"].split(" | ")[2].endswith(" or `auto`")
     assert rows["kind"].split(" | ")[1] == "required"
 
 
