@@ -1,10 +1,11 @@
-"""One progress bar for every long job: share done, rate, time left; silent when not on a terminal.
+"""Progress of long jobs: share done, rate, time left; a bar on a terminal, lines in a log.
 
 Knows nothing of the job.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,11 +36,14 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """Show a bar; the yielded function advances it by n units.
+    """Show a bar, or lines in a log; the yielded function advances it by n units.
 
     >>> with progress("reading", 2) as advance:
     ...     advance(2)
     """
+    if not console.is_terminal:
+        yield _Lines(title, total, unit).advance
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -47,6 +51,33 @@ def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[i
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, unit=unit)
         yield lambda n: bar.advance(task, n)
+
+
+class _Lines:
+    """A line every half minute, for logs; jobs shorter than that say nothing."""
+
+    EVERY = 30.0
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self.started = self.shown = time.monotonic()
+
+    def advance(self, n: int) -> None:
+        """Count n units, and say so when it is time."""
+        self.done += n
+        now = time.monotonic()
+        if now - self.shown < self.EVERY:
+            return
+        self.shown = now
+        rate = self.done / (now - self.started)
+        left = (self.total - self.done) / rate if rate else 0.0
+        console.print(
+            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f}/s, "
+            f"{left / 60:.1f} minutes left",
+            highlight=False,
+            soft_wrap=True,
+        )

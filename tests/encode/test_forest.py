@@ -202,7 +202,7 @@ def test_a_million_characters_cost_no_more_than_the_budget_needs(monkeypatch):
     found = coder.encode(Pair("1", (long,), (long,), ("short",)))
     assert sum(seen) <= 50 * 1024, "texts are to be shortened before they are encoded"
     assert len(found.prefix + found.left + found.right) < 1024 + 100
-    assert min(found.cut[:2]) > 10_000
+    assert min(found.cut[:2]) > 195_000, "what was not even read is counted as well"
     assert text(CHAT, found.left).startswith("word word")
     assert text(CHAT, found.left).endswith("word <|im_end|>")
     coder.encode(Pair("2", (long,), (long,), ("short",)))
@@ -230,9 +230,6 @@ def test_a_template_longer_than_the_positions_is_refused():
         encoder(8, max_positions=20)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the template tokens of one turn are checked against the positions"
-)
 def test_many_turns_stay_within_the_positions():
     coder = encoder(60, max_positions=130)
     pair = Pair("1", ("q" * 20,) * 4, ("a" * 50,) * 4, ("",) * 4)
@@ -240,9 +237,6 @@ def test_many_turns_stay_within_the_positions():
     assert len(found.prefix + found.left) <= 130
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the template tokens of one turn are checked against the positions"
-)
 def test_joint_sequences_stay_within_the_positions():
     coder = encoder(60, encoder="joint", max_positions=112)
     pair = Pair("1", ("q" * 20,) * 2, ("a" * 50,) * 2, ("b" * 50,) * 2)

@@ -62,9 +62,6 @@ def test_chat_pieces_rejoined_are_the_tokenizers_own_rendering(kind, chat, count
     assert ours[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="every piece is encoded by itself, so each gets a leading space mark"
-)
 def test_a_sentencepiece_tokenizer_puts_its_space_where_it_does_by_itself():
     tokenizer = sentencepiece_tokenizer(WORDS)
     ours = rejoin(Template(tokenizer), TURNS[:1])

@@ -453,7 +453,6 @@ def test_a_held_head_stays_and_a_free_one_moves(tiny, tmp_path):
         assert torch.equal(before["reward_weight"], after["reward_weight"]) != moves
 
 
-@pytest.mark.xfail(strict=True, reason="the head is trained at the rate of the LoRA weights")
 def test_the_head_has_its_own_rate(tiny, tmp_path):
     options = SETTINGS.model_copy(update={"head_learning_rate": 1e-12, "weight_decay": 0.0})
     made = Setting(tiny("llama"), tmp_path, options=options)

@@ -114,7 +114,7 @@ def test_extreme_tie_scores_stay_finite(name, t):
 
 def test_the_tie_score_reads_distance_and_sum():
     head = reward_head(DavidsonHead, weight=0.0, tie_weight=[2.0, 3.0], tie_bias=0.5)
-    score = head.tie_score(torch.tensor([[1.0]]), torch.tensor([[4.0]]))
+    score = head.scores(head.features(torch.tensor([[1.0]]), torch.tensor([[4.0]])))[1]
     assert score.item() == pytest.approx(2 * 3 + 3 * 5 / math.sqrt(2) + 0.5, rel=1e-6)
 
 

@@ -69,30 +69,52 @@ class PairEncoder:
         self.budget = budget
         self.encoder = encoder
         self._texts: dict[str, list[int]] = {}
-        pieces = template.pieces(1)
-        overhead = sum(map(len, pieces.before_user + pieces.before_answer)) + len(pieces.end)
-        longest = budget.max_tokens + overhead
-        if max_positions is not None and longest > max_positions:
+        self.max_positions = max_positions
+        self._labels = [template.encode_text(f"\n\nResponse {x}:\n") for x in ("A", "B")]
+        self._between = template.encode_text("\n\n")
+        overhead = self._overhead(1)
+        if max_positions is not None and budget.max_tokens + overhead > max_positions:
             raise ConfigError(
                 f"max_tokens = {budget.max_tokens} and {overhead} template tokens do not fit the "
                 f"backbone's {max_positions} positions",
                 fix=f"use --max-tokens {max(8, max_positions - overhead)} or less",
             )
 
+    def _overhead(self, turns: int) -> int:
+        """Tokens that are not text in the longest branch of a pair, its prefix included."""
+        if self.encoder == "joint":
+            pieces = self.template.pieces(1)
+            literals = len(pieces.before_user[0]) + len(pieces.before_answer[0])
+            joints = 3 * (turns - 1) * len(self._between)
+            return literals + joints + sum(map(len, self._labels))
+        pieces = self.template.pieces(turns)
+        return sum(map(len, pieces.before_user + pieces.before_answer)) + len(pieces.end)
+
+    def _allowed(self, lengths: tuple[int, int, int], turns: int) -> tuple[int, int, int]:
+        """The budget, or less where many turns' template tokens fill the positions."""
+        total = self.budget.max_tokens
+        if self.max_positions is not None:
+            total = min(total, max(0, self.max_positions - self._overhead(turns)))
+        kept = share_out(lengths, self.budget.shares, total)
+        return kept[0], kept[1], kept[2]
+
     def encode(self, pair: Pair) -> EncodedPair:
-        """Token ids of a pair; nothing is dropped without being counted in `cut`."""
+        """Token ids of a pair; nothing is dropped without being counted in `cut`.
+
+        For texts of more than 40 characters per token of the budget, the count is an estimate.
+        """
         turns = [self._text(t) for t in pair.prompt]
         left = [self._text(t) for t in pair.response_a]
         right = [self._text(t) for t in pair.response_b]
         lengths = (_total(turns), _total(left), _total(right))
-        allowed = self.budget.allot(lengths)
+        allowed = self._allowed(lengths, len(turns))
         turns, left, right = (
             _cut(text, n) for text, n in zip((turns, left, right), allowed, strict=True)
         )
         cut = (
-            lengths[0] - _total(turns),
-            lengths[1] - _total(left),
-            lengths[2] - _total(right),
+            lengths[0] - _total(turns) + self._unread(pair.prompt),
+            lengths[1] - _total(left) + self._unread(pair.response_a),
+            lengths[2] - _total(right) + self._unread(pair.response_b),
         )
         if self.encoder == "joint":
             prefix, first, second = self._joint(turns, left, right)
@@ -102,17 +124,28 @@ class PairEncoder:
         return EncodedPair(prefix, first, second, cut)
 
     def _text(self, text: str) -> list[int]:
-        # ten characters a token at most are looked at twice over: a text of a million
-        # characters costs no more than one that fills the budget
-        limit = 40 * self.budget.max_tokens
-        if len(text) > limit:
-            text = text[: limit // 2] + text[-(limit // 2) :]
-        ids = self._texts.get(text)
+        shortened = self._shorten(text)
+        ids = self._texts.get(shortened)
         if ids is None:
             if len(self._texts) > 50_000:
                 self._texts.clear()
-            ids = self._texts[text] = self.template.encode_text(text)
+            ids = self._texts[shortened] = self.template.encode_text(shortened)
         return ids
+
+    def _shorten(self, text: str) -> str:
+        """The ends of a text far beyond the budget: encoding a million characters takes seconds."""
+        limit = 40 * self.budget.max_tokens
+        return text if len(text) <= limit else text[: limit // 2] + text[-(limit // 2) :]
+
+    def _unread(self, texts: Sequence[str]) -> int:
+        """Tokens in the middle of texts that were shortened, at the rate of their ends."""
+        total = 0
+        for text in texts:
+            shortened = self._shorten(text)
+            if len(shortened) < len(text):
+                per_character = len(self._text(text)) / len(shortened)
+                total += round((len(text) - len(shortened)) * per_character)
+        return total
 
     def _prefix(self, turns: list[list[int]]) -> Ids:
         pieces = self.template.pieces(len(turns))
@@ -131,10 +164,8 @@ class PairEncoder:
         self, turns: list[list[int]], left: list[list[int]], right: list[list[int]]
     ) -> tuple[Ids, Ids, Ids]:
         pieces = self.template.pieces(1)
-        first, second = (
-            self.template.encode_text(f"\n\nResponse {label}:\n") for label in ("A", "B")
-        )
-        question = self.template.encode_text("\n\n")
+        first, second = self._labels
+        question = self._between
         asked: list[int] = []
         for k, turn in enumerate(turns):
             asked += [*(question if k else []), *turn]

@@ -65,6 +65,7 @@ class Template:
             )
         self.name: Literal["chat", "plain"] = "chat" if has_chat and name != "plain" else "plain"
         self._tokenizer = tokenizer
+        self._lead = self._leading_ids()
         self.pieces = lru_cache(maxsize=64)(self._pieces)
 
     @property
@@ -76,7 +77,24 @@ class Template:
         """Token ids of user-written text; text that spells a special token stays plain text."""
         return self._ids(text, special_as_text=True)
 
+    def _leading_ids(self) -> list[int]:
+        """Ids of a line break where the tokenizer puts a space before every text, else none.
+
+        SentencePiece tokenizers such as Llama 2's do so; it would be wrong in mid-conversation.
+        """
+        backend = self._tokenizer.backend_tokenizer
+        encoded = backend.encode("\n", add_special_tokens=False)
+        prepends = len(encoded.ids) > 1 and encoded.tokens[0].startswith("\u2581")
+        return list(encoded.ids) if prepends else []
+
     def _ids(self, text: str, *, special_as_text: bool) -> list[int]:
+        if self._lead and text:
+            ids = self._plain_ids("\n" + text, special_as_text=special_as_text)
+            if ids[: len(self._lead)] == self._lead:
+                return ids[len(self._lead) :]
+        return self._plain_ids(text, special_as_text=special_as_text)
+
+    def _plain_ids(self, text: str, *, special_as_text: bool) -> list[int]:
         backend = self._tokenizer.backend_tokenizer
         backend.encode_special_tokens = special_as_text
         try:

@@ -45,9 +45,8 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """Exact causal attention in every (prefix, branch) sequence of a pack.
 
-    A prefix attends to itself once. For a branch the prefix's queries are run again beside its
-    own, because the fused causal kernel wants as many queries as keys; attention is a few per
-    cent of a layer, so this costs less than any mask does.
+    For a branch the prefix's queries are run again beside its own, because the fused causal
+    kernel wants as many queries as keys; that costs less than any mask does.
 
     Args:
         module: the attention layer; its `num_key_value_groups` tells how keys are shared.

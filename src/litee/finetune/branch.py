@@ -284,24 +284,14 @@ def train_branch(
         losses = -(validation.shares * log_p).sum(1)
         return float(np.average(losses, weights=validation.weights))
 
-    numbers = LoopSettings(
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        num_train_epochs=settings.num_train_epochs,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        max_grad_norm=settings.max_grad_norm,
-        warmup_ratio=settings.warmup_ratio,
-        evaluations_per_epoch=settings.evaluations_per_epoch,
-        patience=settings.patience,
-        seed=seed,
-    )
     loop = Loop(
         parameters,
         batches=batches,
         loss=loss,
         validate=validate,
-        settings=numbers,
+        settings=LoopSettings.of(settings, seed=seed),
         checkpoint=checkpoint,
+        rates={n: settings.head_learning_rate for n in parameters if n.startswith("head.")},
     )
     return loop.run(title=title)
 

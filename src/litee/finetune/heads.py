@@ -48,8 +48,19 @@ class PairHead(nn.Module, ABC):
         return (states - self.mean) * self.scale
 
     @abstractmethod
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised states (n, width) of both branches → what the weights multiply.
+
+        They do not depend on the weights, so a probe computes them once.
+        """
+
+    @abstractmethod
+    def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        """Features → (n, 3) logits of A, B, tie."""
+
     def logits(self, left: Tensor, right: Tensor) -> Tensor:
         """Standardised states (n, width) of both branches → (n, 3) logits of A, B, tie."""
+        return self.logits_of(self.features(left, right))
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Raw states (n, width) of both branches → (n, 3) log probabilities of A, B, tie."""
@@ -78,11 +89,15 @@ class RewardHead(PairHead):
         """(n, width) raw states → (n,) rewards, in nats of log odds; only differences count."""
         return self.normal(states) @ self.reward_weight
 
-    def tie_score(self, left: Tensor, right: Tensor) -> Tensor:
-        """(n, width) standardised states → (n,) tie score t(|a − b|, (a + b)/√2)."""
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The difference, (n, width), and the symmetric (|a − b|, (a + b)/√2), (n, 2 width)."""
         both = torch.cat([(left - right).abs(), (left + right) / 2**0.5], dim=-1)
-        score: Tensor = self.tie(both).squeeze(-1)
-        return score
+        return left - right, both
+
+    def scores(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features → (n,) reward differences δ and (n,) tie scores t."""
+        difference, both = features
+        return difference @ self.reward_weight, self.tie(both).squeeze(-1)
 
 
 class DavidsonHead(RewardHead):
@@ -96,10 +111,10 @@ class DavidsonHead(RewardHead):
 
     name = "davidson"
 
-    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+    def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """See the class."""
-        half = (left - right) @ self.reward_weight / 2
-        return torch.stack([half, -half, self.tie_score(left, right)], dim=-1)
+        delta, tie = self.scores(features)
+        return torch.stack([delta / 2, -delta / 2, tie], dim=-1)
 
 
 class RaoKupperHead(RewardHead):
@@ -114,10 +129,10 @@ class RaoKupperHead(RewardHead):
 
     name = "rao-kupper"
 
-    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+    def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """See the class."""
-        delta = (left - right) @ self.reward_weight
-        threshold = functional.softplus(self.tie_score(left, right))  # log θ = log(1 + exp t) > 0
+        delta, score = self.scores(features)
+        threshold = functional.softplus(score)  # log θ = log(1 + exp t) > 0
         a = functional.logsigmoid(delta - threshold)
         b = functional.logsigmoid(-delta - threshold)
         # P(tie) = 1 − P(A) − P(B) = (θ² − 1) P(A) P(B)
@@ -141,8 +156,13 @@ class JointHead(PairHead):
         nn.init.zeros_(self.label.weight)
         nn.init.zeros_(self.label.bias)
 
-    def logits(self, left: Tensor, right: Tensor) -> Tensor:
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The states as they are."""
+        return left, right
+
+    def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """See the class."""
+        left, right = features
         both: Tensor = (self.label(left) + self.label(right)[:, [1, 0, 2]]) / 2
         return both
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from litee.config import FitSettings
 from litee.errors import ModelError
 from litee.progress import progress
 from litee.rundir import atomic_path
@@ -40,6 +41,12 @@ class LoopSettings:
     evaluations_per_epoch: int = 1
     patience: int = 2
     seed: int = 0
+
+    @classmethod
+    def of(cls, settings: FitSettings, *, seed: int) -> LoopSettings:
+        """The loop's part of a fit's settings."""
+        shared = [f.name for f in fields(cls) if f.name != "seed"]
+        return cls(**{name: getattr(settings, name) for name in shared}, seed=seed)
 
 
 @dataclass(slots=True)
@@ -90,6 +97,7 @@ class Loop(Generic[Batch]):
         settings: numbers.
         checkpoint: file that is written at each validation; the loop resumes from it when it
             exists.
+        rates: peak learning rate of some parameters by name; the others have the settings'.
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class Loop(Generic[Batch]):
         validate: Callable[[], float],
         settings: LoopSettings,
         checkpoint: Path,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.batches, self.loss, self.validate = batches, loss, validate
@@ -108,8 +117,12 @@ class Loop(Generic[Batch]):
         self.checkpoint = checkpoint
         self.history = History()
         self.best = {n: p.detach().clone() for n, p in self.parameters.items()}
+        peaks = rates or {}
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(),
+            [
+                {"params": [p], "peak": peaks.get(name, settings.learning_rate)}
+                for name, p in self.parameters.items()
+            ],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
@@ -171,8 +184,9 @@ class Loop(Generic[Batch]):
             if parameter.grad is not None:
                 parameter.grad /= weight
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        share = rate_at(self.history.step, total, self.settings) / self.settings.learning_rate
         for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.history.step, total, self.settings)
+            group["lr"] = share * group["peak"]
         self.optimiser.step()
         self.history.step += 1
         return summed / weight

@@ -64,7 +64,7 @@ def fit_probe(
     left, right = (torch.from_numpy(data.states[side]).double() for side in (data.left, data.right))
     model = make_head(head, left.shape[1]).double()
     model.standardise(torch.cat([left, right]))
-    left, right = model.normal(left), model.normal(right)
+    features = model.features(model.normal(left), model.normal(right))
     target = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
     optimiser = torch.optim.LBFGS(
@@ -78,7 +78,7 @@ def fit_probe(
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        log_p = torch.log_softmax(model.logits(left, right), dim=-1)
+        log_p = torch.log_softmax(model.logits_of(features), dim=-1)
         loss = vote_loss(log_p, target, weight) + ridge / len(target) * model.penalty()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

@@ -10,6 +10,7 @@ Knows nothing of votes and heads.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -190,8 +191,15 @@ class TokenStore:
         file = folder / "tokens.bin"
         held = file.stat().st_blocks * 512 if file.exists() else 0  # by an earlier session
         free = shutil.disk_usage(folder).free + held
-        self.kept = self.bytes <= min(cache_bytes, int(0.8 * free))
+        self.kept = self._decide(self.bytes <= min(cache_bytes, int(0.8 * free)))
         self._file: Tensor | None = None
+
+    def _decide(self, fits: bool) -> bool:
+        """Whether states are kept: as decided when the store was new, whatever the disk does."""
+        file = self.folder / "kept.json"
+        if not file.exists():
+            write_json(file, fits)
+        return bool(json.loads(file.read_text(encoding="utf-8")))
 
     def fill(self, *, title: str) -> None:
         """Compute what is not on disk yet; nothing when the states are not kept."""

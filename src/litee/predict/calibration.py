@@ -45,9 +45,17 @@ class Calibration(BaseModel):
         >>> sharper.apply(np.array([[0.5, 0.25, 0.25]])).round(3).tolist()
         [[0.667, 0.167, 0.167]]
         """
+        return np.exp(self.log_apply(probabilities))
+
+    def log_apply(self, probabilities: Floats) -> Floats:
+        """(n, 3) probabilities → (n, 3) logarithms of the scaled ones."""
         scale = np.array([self.scale, self.scale, self.tie_scale])
         bias = np.array([0.0, 0.0, self.tie_bias])
-        return _softmax(np.log(np.maximum(probabilities, _TINY)) * scale + bias)
+        logits = np.log(np.maximum(probabilities, _TINY)) * scale + bias
+        highest = logits.max(1, keepdims=True)
+        total = np.log(np.exp(logits - highest).sum(1, keepdims=True))
+        result: Floats = logits - highest - total
+        return result
 
 
 def fit_calibration(
@@ -76,7 +84,8 @@ def fit_calibration(
         )
 
     def loss(x: Floats) -> float:
-        return weighted_log_loss(build(x).apply(probabilities), shares, weights)
+        losses = -(shares * build(x).log_apply(probabilities)).sum(1)
+        return float(np.average(losses, weights=weights))
 
     start = np.zeros(1 if name == "temperature" else 3)
     bounds = [(-3.0, 3.0)] * len(start)
@@ -88,9 +97,3 @@ def weighted_log_loss(probabilities: Floats, shares: Floats, weights: Floats) ->
     """Σ w · (−Σ shares · log p) / Σ w, in nats."""
     losses = -(shares * np.log(np.maximum(probabilities, _TINY))).sum(1)
     return float(np.average(losses, weights=weights))
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    result: Floats = powers / powers.sum(1, keepdims=True)
-    return result

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.optimize import minimize
 
@@ -173,35 +174,45 @@ def cross_fit(
         shares: (n, 3) vote shares.
         weights: (n,) weights.
         folds: (n,) fold of each pair; prompts lie in one fold.
-        pool_name: a pool, or `auto`: the one with the lowest cross-fitted log loss.
+        pool_name: a pool, or `auto`: the best one of each training part.
         calibration: scaling after pooling.
     """
-    pools: list[PoolName] = ["linear", "log", "power"] if pool_name == "auto" else [pool_name]
-    if len(names) == 1:
-        pools = pools[:1]
+    pools: tuple[PoolName, ...] = (
+        ("linear", "log", "power") if pool_name == "auto" else (pool_name,)
+    )
     fold = np.asarray(folds)
-    best: CrossFit | None = None
-    for kind in pools:
-        held_out = np.zeros_like(probabilities[0])
-        raw = np.zeros_like(held_out)
-        for k in np.unique(fold):
-            rest, own = fold != k, fold == k
-            part = fit_ensemble(
-                names,
-                probabilities[:, rest],
-                shares[rest],
-                weights[rest],
-                pool_name=kind,
-                calibration=calibration,
-            )
-            held_out[own] = part.apply(probabilities[:, own])
-            raw[own] = pool(probabilities[:, own], np.array(part.weights), kind, part.exponent)
-        if best is None or weighted_log_loss(held_out, shares, weights) < weighted_log_loss(
-            best.held_out, shares, weights
-        ):
-            full = fit_ensemble(
-                names, probabilities, shares, weights, pool_name=kind, calibration=calibration
-            )
-            best = CrossFit(full, held_out, raw)
-    assert best is not None
-    return best
+    held_out = np.zeros_like(probabilities[0])
+    raw = np.zeros_like(held_out)
+
+    def best(rows: npt.NDArray[np.bool_]) -> Ensemble:
+        return _best_pool(
+            names, probabilities[:, rows], shares[rows], weights[rows], pools, calibration
+        )
+
+    for k in np.unique(fold):
+        own = fold == k
+        part = best(~own)
+        held_out[own] = part.apply(probabilities[:, own])
+        raw[own] = pool(probabilities[:, own], np.array(part.weights), part.pool, part.exponent)
+    return CrossFit(best(np.ones(len(fold), dtype=bool)), held_out, raw)
+
+
+def _best_pool(
+    names: Sequence[str],
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    pools: Sequence[PoolName],
+    calibration: CalibrationName,
+) -> Ensemble:
+    """The pool whose fitted ensemble has the lowest log loss on the data it was fitted on.
+
+    The pools have equally many weights, so the comparison is fair among them; how good the winner
+    is must be asked on other data.
+    """
+    fitted = [
+        fit_ensemble(names, probabilities, shares, weights, pool_name=kind, calibration=calibration)
+        for kind in (pools if len(names) > 1 else pools[:1])
+    ]
+    losses = [weighted_log_loss(one.apply(probabilities), shares, weights) for one in fitted]
+    return fitted[int(np.argmin(losses))]

@@ -27,7 +27,7 @@ from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch import POOLINGS, Adapters, load_head
 from litee.finetune.heads import PairHead, RewardHead
 from litee.finetune.probe import PairStates, predict_head
-from litee.finetune.states import PACK_TOKENS
+from litee.finetune.states import PACK_TOKENS, PooledStore
 from litee.finetune.statistics import statistics_states
 from litee.finetune.trunk import PackedTrees, lay_out, pooled
 from litee.predict.artifact import BackboneEntry, JudgeFile, MemberEntry, load_judge_file
@@ -84,17 +84,34 @@ class BackboneRunner:
                 adapters.load(_adapter(member.entry), folder / "members" / member.entry.name)
         return adapters
 
-    def run(self, pairs: Sequence[Pair]) -> dict[str, MemberOutput]:
-        """Name of each member → its output on the pairs."""
+    def run(self, pairs: Sequence[Pair], *, keep_states: bool) -> dict[str, MemberOutput]:
+        """Name of each member → its output on the pairs.
+
+        Args:
+            pairs: to judge.
+            keep_states: take frozen states from the cache folder, and keep new ones there; not
+                for a backbone with branches, whose frozen layers are run for them anyway.
+        """
         outputs: dict[str, MemberOutput] = {}
         for kind, encoder in self.encoders.items():
             forest = grow([encoder.encode(pair) for pair in pairs])
             members = [m for m in self.members if m.entry.encoder == kind]
-            states = self._states(forest, members)
+            frozen = keep_states and self.adapters is None
+            states = self._kept(forest, members) if frozen else self._states(forest, members)
             for member in members:
                 data = PairStates(states[member.entry.name], forest.left, forest.right)
                 outputs[member.entry.name] = head_output(member.head, data, forest.cut)
         return outputs
+
+    def _kept(
+        self, forest: Forest, members: Sequence[_Loaded]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        store = PooledStore(self.backbone, [self.entry.exit_depth])
+        states = store.compute(forest, title=f"answers through {self.entry.name}")[:, 0]
+        return {
+            m.entry.name: states[:, list(POOLINGS[m.entry.pooling])].reshape(len(states), -1)
+            for m in members
+        }
 
     def _states(
         self, forest: Forest, members: Sequence[_Loaded]
@@ -179,15 +196,19 @@ class Judge:
         while chunk := list(islice(rest, CHUNK_PAIRS)):
             yield from self._predict(chunk)
 
-    def member_outputs(self, pairs: Sequence[Pair]) -> dict[str, MemberOutput]:
+    def member_outputs(
+        self, pairs: Sequence[Pair], *, keep_states: bool = False
+    ) -> dict[str, MemberOutput]:
         """What every member says by itself, by name, in the order of `judge.json`.
 
         Pairs of the same prompt are run together, wherever they stand, so that texts are shared.
+        With `keep_states` a second call on the same texts runs no backbone.
         """
         order = sorted(range(len(pairs)), key=lambda k: pairs[k].prompt)
         outputs: dict[str, MemberOutput] = {}
         for start in range(0, len(pairs), CHUNK_PAIRS):
-            part = self._outputs([pairs[k] for k in order[start : start + CHUNK_PAIRS]])
+            chunk = [pairs[k] for k in order[start : start + CHUNK_PAIRS]]
+            part = self._outputs(chunk, keep_states=keep_states)
             for name, output in part.items():
                 outputs[name] = _append(outputs.get(name), output)
         back = np.argsort(order)
@@ -213,7 +234,9 @@ class Judge:
             )
         return found
 
-    def _outputs(self, pairs: Sequence[Pair]) -> dict[str, MemberOutput]:
+    def _outputs(
+        self, pairs: Sequence[Pair], *, keep_states: bool = False
+    ) -> dict[str, MemberOutput]:
         outputs: dict[str, MemberOutput] = {}
         if self._statistics:
             data = statistics_states(pairs)
@@ -221,7 +244,7 @@ class Judge:
                 cut = np.zeros((len(pairs), 3), dtype=np.int64)
                 outputs[member.entry.name] = head_output(member.head, data, cut)
         for runner in self._runners:
-            outputs |= runner.run(pairs)
+            outputs |= runner.run(pairs, keep_states=keep_states)
         return outputs
 
     def _predict(self, pairs: Sequence[Pair]) -> list[Prediction]:

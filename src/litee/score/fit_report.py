@@ -151,7 +151,7 @@ def evaluate_judge(
     pairs = [v.pair for v in voted]
     # a pair beside its mirror image: both orders share all texts, so the second one is free
     both = [pair for v in voted for pair in (v.pair, v.pair.swapped())]
-    outputs = judge.member_outputs(both)
+    outputs = judge.member_outputs(both, keep_states=True)
     ensemble = judge.file.ensemble
     stacked = np.stack([outputs[name].probabilities for name in ensemble.members])
     joined = ensemble.apply(stacked)

@@ -7,6 +7,7 @@ on once. Knows nothing of command lines.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,7 @@ def run_study(
         InputError: a votes file is missing or unusable.
         LeakError: a test prompt is among the training prompts.
     """
+    started = time.monotonic()
     if study.kind == "in_source":
         return _in_source(study, settings, folder=folder, out=out, data=data, command=command)
     files = [find(name, folder, data) for name in study.votes]
@@ -111,7 +113,14 @@ def run_study(
     if study.kind == "fit":
         result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
         return Studied(
-            _as_result(study, evaluation, result, command=command, extra=_members(evaluation)),
+            _as_result(
+                study,
+                evaluation,
+                result,
+                command=command,
+                started=started,
+                extra=_members(evaluation),
+            ),
             {study.name: evaluation},
         )
     # all input is read and checked before the fit, which takes long
@@ -144,7 +153,7 @@ def run_study(
         f"out_of_fold_{k}": v for k, v in _numbers(evaluation).items() if k in {"log_loss", "ece"}
     }
     return Studied(
-        _as_result(study, transfer, result, command=command, extra=extra),
+        _as_result(study, transfer, result, command=command, started=started, extra=extra),
         {f"{study.name}, held-out prompts": evaluation, study.name: transfer},
     )
 
@@ -318,12 +327,15 @@ def _as_result(
     result: FitResult,
     *,
     command: str,
+    started: float,
     extra: Mapping[str, float],
 ) -> Result:
     plain = evaluation.to_json()
     intervals = plain["intervals"]
     assert isinstance(intervals, dict)
-    metrics = _numbers(evaluation) | dict(extra) | {"seconds": result.receipt.seconds}
+    # a resumed study has the stages of earlier sessions; a fresh one also has what lies between
+    seconds = round(max(time.monotonic() - started, result.receipt.seconds), 1)
+    metrics = _numbers(evaluation) | dict(extra) | {"seconds": seconds}
     tables: dict[str, Json] = {
         "pairs": evaluation.pairs,
         "votes": evaluation.votes,
