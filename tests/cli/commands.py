@@ -52,6 +52,12 @@ class Done:
         for part in parts:
             assert part in self.err, (part, self.err)
 
+    def refused_later(self, code: int, *parts: str) -> None:
+        """The same, after the line that tells what was read."""
+        first, _, rest = self.err.partition("\n")
+        assert first.endswith("rows dropped"), self.err
+        Done(self.code, self.out, rest).refused(code, *parts)
+
 
 def litee(*arguments: object) -> Done:
     """Call the entry point with these arguments; what is no `LiteeError` comes through."""
@@ -98,6 +104,13 @@ def vote_rows(prompts: int = 10, pairs: int = 3, seed: int = 0, **cells: object)
 
 def write_rows(path: Path, rows: list[dict]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write(path: Path, content: str | bytes | list[dict]) -> Path:
+    if isinstance(content, list):
+        return write_rows(path, content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 

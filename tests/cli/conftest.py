@@ -48,3 +48,14 @@ def judge(
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits leave out the check in a fresh process, which takes longer than all the rest."""
     monkeypatch.setattr("litee.predict.fit._check_reload", lambda run, pairs: 0)
+
+
+@pytest.fixture
+def fit(tmp_path: Path, backbone: Path, config: Path) -> Callable[..., Done]:
+    """`litee fit` on a file, with small settings and a new --out."""
+
+    def run(votes: Path, *more: object) -> Done:
+        base = ("--out", tmp_path / "out", "--config", config, "--backbone", backbone)
+        return litee("fit", votes, *base, *more)
+
+    return run
