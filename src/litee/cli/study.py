@@ -36,8 +36,9 @@ def study(
     except ConfigError as error:
         raise ConfigError(error.problem, place=f"{file}, settings", fix=error.fix) from error
     folder = out or Path("runs") / loaded.name
-    if restart and (folder / "manifest.json").exists():
-        shutil.rmtree(folder)
+    if restart:
+        for manifest in (*folder.glob("*/manifest.json"), *folder.glob("manifest.json")):
+            shutil.rmtree(manifest.parent)
     found = run_study(
         loaded,
         settings,
