@@ -47,7 +47,8 @@ def predict(
             stream.write(line + "\n")
             cut += was_cut
             advance(1)
-    console.print(f"{len(found):,} predictions in {out}; {cut:,} pairs were cut to the budget")
+    said = f"{len(found):,} predictions in {out}; {cut:,} pairs were cut to the budget"
+    console.print(said, soft_wrap=True)
 
 
 def _lines(predictions: Iterable[Prediction], *, csv: bool) -> Iterator[tuple[str, bool]]:
