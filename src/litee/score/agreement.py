@@ -298,7 +298,9 @@ def _study(
     reasons = {key: _CONSTANT for key in figures} | dict(pairs.reasons)
     resampled = Resampled(values, draws, reasons, frozenset())
     rows = [_row(m, resampled, verdicts[m.name]) for m in metrics]
-    compared = compare(resampled, sums, bootstrap, metrics, votes=facts.votes)
+    compared = compare(
+        resampled, sums, bootstrap, metrics, prompts=facts.prompts, votes=facts.votes
+    )
     return facts.finished(
         metrics=rows,
         people=_scores(PEOPLE, resampled),

@@ -28,6 +28,7 @@ def compare(
     bootstrap: GroupBootstrap,
     metrics: Sequence[Metric],
     *,
+    prompts: int,
     votes: int,
 ) -> list[Comparison]:
     """Differences of the primary figure: neighbours in the ranking first, then the other pairs.
@@ -39,6 +40,7 @@ def compare(
         sums: metric → (m, w) sums of its pairs.
         bootstrap: over the pairs' prompts.
         metrics: what to compare.
+        prompts: prompt groups in all.
         votes: votes or ratings in all.
     """
     names = [m.name for m in metrics]
@@ -49,7 +51,7 @@ def compare(
     found: list[Comparison] = []
     for better, worse in _chosen(ranked):
         gap = _difference(resampled, sums, bootstrap, figure, (better, worse))
-        found.append(_comparison(better, worse, figure, gap, bootstrap.count, votes))
+        found.append(_comparison(better, worse, figure, gap, prompts, votes))
     return found
 
 
