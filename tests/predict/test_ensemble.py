@@ -215,13 +215,24 @@ def test_each_fold_is_predicted_by_an_ensemble_of_the_others():
     assert found.ensemble == fit_ensemble("abc", p, shares, weights, pool_name="log")
 
 
-def test_auto_takes_the_pool_with_the_lowest_held_out_loss():
+def test_auto_takes_the_pool_that_fits_best():
     p, shares, weights = made_up(seed=7)
-    found = {name: cross_fit("abc", p, shares, weights, FOLDS, pool_name=name) for name in POOLS}
-    best = min(POOLS, key=lambda n: weighted_log_loss(found[n].held_out, shares, weights))
-    auto = cross_fit("abc", p, shares, weights, FOLDS)
-    assert auto.ensemble == found[best].ensemble
-    np.testing.assert_array_equal(auto.held_out, found[best].held_out)
+    fitted = {
+        name: fit_ensemble("abc", p, shares, weights, pool_name=name, calibration="temperature")
+        for name in POOLS
+    }
+    best = min(POOLS, key=lambda n: weighted_log_loss(fitted[n].apply(p), shares, weights))
+    assert cross_fit("abc", p, shares, weights, FOLDS).ensemble == fitted[best]
+
+
+def test_auto_chooses_the_pool_without_the_fold_it_predicts():
+    p, shares, weights = made_up(seed=9)
+    own = np.asarray(FOLDS) == FOLDS[0]
+    turned = shares.copy()
+    turned[own] = shares[own][:, [2, 0, 1]]
+    before = cross_fit("abc", p, shares, weights, FOLDS).held_out[own]
+    after = cross_fit("abc", p, turned, weights, FOLDS).held_out[own]
+    np.testing.assert_array_equal(before, after)
 
 
 def test_folds_may_have_any_numbers_and_sizes():

@@ -1,0 +1,196 @@
+"""`litee study`: a study file becomes a results file, or says why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import SETTINGS, Done, litee, vote_rows, write_rows, write_yaml
+
+from litee.score.results import is_stale, read_result
+
+
+@pytest.fixture
+def study(tmp_path: Path, backbone: Path, quick: None) -> Callable[..., Done]:
+    """Write a study with small settings, and run it."""
+    small = SETTINGS | {"members": ["statistics", "probe"], "backbones": [str(backbone)]}
+
+    def run(*more: object, settings: dict[str, object] | None = None, **values: object) -> Done:
+        content = {"name": "tiny", "settings": small | (settings or {}), **values}
+        file = write_yaml(tmp_path / "tiny.yaml", content)
+        places = ("--out", tmp_path / "out", "--data", tmp_path / "data")
+        return litee("study", file, *places, "--results", tmp_path / "results", *more)
+
+    return run
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> str:
+    return write_rows(tmp_path / "train.jsonl", vote_rows(source="school")).name
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> str:
+    """Votes in another source, numbered as MT-Bench numbers its pairs."""
+    rows = []
+    for k, row in enumerate(vote_rows(6, 2, seed=3, source="bench")):
+        first, second = ("alpha", "beta") if k % 2 else ("beta", "gamma")
+        question = 81 + k // 2
+        name = f"mt-{question}-1-{first}-{second}"
+        rows.append(row | {"id": "", "pair_id": name, "model_a": first, "model_b": second})
+    return write_rows(tmp_path / "test.jsonl", rows).name
+
+
+@pytest.fixture
+def verdicts(tmp_path: Path, bench: str) -> str:
+    """A judge that always prefers the first answer; half of its pairs are the other way round."""
+    rows = []
+    for line in (tmp_path / bench).read_text().splitlines():
+        vote = json.loads(line)
+        question, first, second = vote["pair_id"].split("-")[1], vote["model_a"], vote["model_b"]
+        won = "model_a"
+        if int(question) % 2:
+            first, second, won = second, first, "model_b"
+        rows.append(
+            {
+                "question_id": int(question),
+                "turn": 1,
+                "model_a": first,
+                "model_b": second,
+                "winner": won,
+            }
+        )
+    return write_rows(tmp_path / "verdicts.jsonl", rows).name
+
+
+def result_of(folder: Path):
+    found = read_result(folder / "results" / "tiny.json")
+    assert not is_stale(folder / "results")
+    assert found.command.startswith("litee study ")
+    return found
+
+
+def test_a_fit_study(study, train, tmp_path):
+    done = study(kind="fit", votes=[train], notes="Small.")
+    assert done.code == 0, done.err
+    assert "results: " in done.out
+    result = result_of(tmp_path)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert result.metrics["log_loss"] == report["metrics"]["log_loss"]
+    assert result.metrics["accuracy"] == report["metrics"]["accuracy"]
+    assert result.metrics["floor_log_loss"] <= result.metrics["uniform_log_loss"]
+    assert result.metrics["uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
+    low, high = result.intervals["log_loss"]
+    assert low <= result.metrics["log_loss"] <= high
+    assert result.tables["pairs"] == 30
+    assert sum(result.tables["weights"].values()) == pytest.approx(1)
+    assert result.notes == "Small."
+    assert set(result.receipt["inputs"]) == {"train.jsonl"}
+    first = result.metrics | {"seconds": 0}
+    assert study(kind="fit", votes=[train], notes="Small.").code == 0
+    assert result_of(tmp_path).metrics | {"seconds": 0} == first
+
+
+def test_a_transfer_study_with_verdicts(study, train, bench, verdicts, tmp_path):
+    done = study(kind="transfer", votes=[train], test=[bench], verdicts=verdicts)
+    assert done.code == 0, done.err
+    result = result_of(tmp_path)
+    winners = [json.loads(line)["winner"] for line in (tmp_path / bench).read_text().splitlines()]
+    # the verdicts name the answer that the votes file shows first, in whichever order they list it
+    assert result.metrics["gpt4_accuracy"] == pytest.approx(winners.count("a") / len(winners))
+    assert 0 < result.metrics["log_loss"] < 20
+    assert "out_of_fold_log_loss" in result.metrics
+    assert set(result.receipt["inputs"]) == {"train.jsonl", "test.jsonl"}
+    assert result.tables["pairs"] == 12
+    assert "no prompt of the test was seen" in (tmp_path / "out" / "test.html").read_text()
+
+
+def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
+    other = write_rows(tmp_path / "other.jsonl", vote_rows(8, 2, seed=4, source="college")).name
+    done = study(kind="in_source", votes=[train, other])
+    assert done.code == 0, done.err
+    result = result_of(tmp_path)
+    assert result.tables["school"]["pairs"] == 30
+    assert result.tables["college"]["pairs"] == 16
+    for source in ("school", "college"):
+        report = json.loads((tmp_path / "out" / source / "report.json").read_text())
+        assert result.metrics[f"{source}.log_loss"] == report["metrics"]["log_loss"]
+        assert f"{source}.log_loss" in result.intervals
+    assert set(result.receipt["inputs"]) == {"train.jsonl", "other.jsonl"}
+
+
+def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):
+    assert study(kind="in_source", votes=[train]).code == 0
+    done = study(kind="in_source", votes=[train], settings={"seed": 9})
+    assert done.code == 2
+    assert "settings.seed: 0 → 9" in done.err
+    mine = tmp_path / "out" / "mine.txt"
+    mine.write_text("kept")
+    done = study("--restart", kind="in_source", votes=[train], settings={"seed": 9})
+    assert done.code == 0, done.err
+    assert mine.read_text() == "kept"
+
+
+def test_a_test_prompt_that_was_learnt_from_is_refused_before_the_fit(study, train, tmp_path):
+    rows = [*vote_rows(6, 2, seed=3), vote_rows()[0] | {"id": "leak"}]
+    leaky = write_rows(tmp_path / "leaky.jsonl", rows).name
+    done = study(kind="transfer", votes=[train], test=[leaky])
+    done.refused(3, "train and test share", vote_rows()[0]["prompt"], "data split")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def bench_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path):
+    assert study(kind="fit", votes=[train], leave_out_annotators=["rater0"]).code == 0
+    assert result_of(tmp_path).tables["votes"] == 20
+    everyone = ["rater0", "rater1", "rater2"]
+    done = study(kind="fit", votes=[train], leave_out_annotators=everyone)
+    done.refused(3, "train.jsonl", "0 pairs")
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "parts"),
+    [
+        ({"kind": "guess"}, 2, ("tiny.yaml", "kind = 'guess'", "'transfer'")),
+        ({"kind": "fit", "colour": "red"}, 2, ("tiny.yaml", "unknown setting 'colour'")),
+        ({"kind": "fit", "name": "Tiny!"}, 2, ("tiny.yaml", "small letters")),
+        ({"kind": "fit", "settings": {"lora_rank": 1}}, 2, ("tiny.yaml, settings", "lora_rank")),
+        ({"kind": "fit", "votes": []}, 2, ("tiny.yaml", "votes")),
+        ({"kind": "fit", "votes": ["none.jsonl"]}, 3, ("none.jsonl is neither in", "--data")),
+        ({"kind": "transfer"}, 2, ("a transfer study names votes under test",)),
+        ({"kind": "fit", "test": ["x"]}, 2, ("a transfer study names votes under test",)),
+        ({"kind": "fit", "verdicts": "x"}, 2, ("verdicts are compared with in a transfer",)),
+    ],
+)
+def test_studies_that_cannot_be_run(study, train, tmp_path, values, code, parts):
+    study(**({"votes": [train]} | values)).refused(code, *parts)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"winner": "alpha"}, "verdicts.jsonl, row 1: unknown verdict 'alpha'"),
+        ({"winner": None}, "verdicts.jsonl, row 1: unknown verdict ''"),
+        ({"question_id": "first"}, "verdicts.jsonl, row 1: question_id 'first'"),
+        ({"question_id": 999}, "verdicts.jsonl: no verdict on pair 'mt-81-1-"),
+        ({"turn": float("nan")}, "verdicts.jsonl, row 1: column 'turn' holds NaN"),
+    ],
+)
+def test_verdicts_that_cannot_be_used(study, train, bench, verdicts, tmp_path, change, said):
+    file = tmp_path / verdicts
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    write_rows(file, [rows[0] | change, *rows[1:]])
+    done = study(kind="transfer", votes=[train], test=[bench], verdicts=verdicts)
+    done.refused(3, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_are_not_of_mt_bench_have_no_verdicts(study, train, verdicts, tmp_path):
+    other = write_rows(tmp_path / "other.jsonl", vote_rows(4, 1, seed=5)).name
+    renamed = [row | {"id": f"x{k}"} for k, row in enumerate(vote_rows(4, 1, seed=5))]
+    write_rows(tmp_path / other, renamed)
+    done = study(kind="transfer", votes=[train], test=[other], verdicts=verdicts)
+    done.refused(3, "has no question and turn")
