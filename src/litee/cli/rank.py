@@ -14,12 +14,8 @@ import typer
 from litee.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
-    from litee.records import VotedPair
-    from litee.score.outcomes import Floats
     from litee.score.ranking import Ranking
 
 
@@ -49,12 +45,13 @@ def rank(
     from litee.collect.votes import load_votes
     from litee.rundir import write_json
     from litee.score import ranking
+    from litee.score.pair_table import read_verdicts
     from litee.score.strengths import MODELS
 
     if model not in MODELS:
         raise ConfigError(f"unknown model {model!r}", fix=f"use one of: {', '.join(MODELS)}")
     voted = gather(load_votes(votes, format=format).votes)
-    credit = _credit(verdicts, voted) if verdicts else None
+    credit = read_verdicts(verdicts, voted) if verdicts else None
     groups = group_prompts([v.pair for v in voted])
     bouts = ranking.bouts_of(voted, groups, credit)
     found = ranking.rank(
@@ -75,20 +72,6 @@ def rank(
     if found.without_name or found.against_itself:
         left = f"{found.without_name:,} without a name, {found.against_itself:,} against itself"
         console.print(f"pairs left out: {left}", highlight=False)
-
-
-def _credit(path: str, voted: Sequence[VotedPair]) -> Floats:
-    """(m, 3) what the one judge of a file says on every pair."""
-    from litee.errors import InputError
-    from litee.score.pair_table import read_pair_metrics
-    from litee.score.score_table import Choice
-
-    metrics, _ = read_pair_metrics([path], voted, Choice())
-    usable = [m for m in metrics if m.values.shape[1] == 3]
-    if not usable:
-        fix = "give a file with labels a, b, tie or with probabilities p_a, p_b, p_tie"
-        raise InputError("holds no verdicts", place=path, fix=fix)
-    return usable[0].values
 
 
 def _tables(found: Ranking, *, style: bool) -> list[Table]:

@@ -33,6 +33,15 @@ MAIN: Columns = (
     ("spearman_system", "Spearman, systems", False),
 )
 
+#: Headings of the main table in the terminal.
+_SHORT = {
+    "decisive_accuracy": "decisive %",
+    "pairwise_accuracy": "three-way",
+    "length_balanced": "balanced",
+    "spearman_item": "ρ item",
+    "spearman_system": "ρ system",
+}
+
 #: The full tables.
 GROUPS: tuple[tuple[str, Columns], ...] = (
     (
@@ -248,29 +257,36 @@ def plots(study: AgreementStudy) -> Sequence[Plot]:
 
 
 def agreement_table(study: AgreementStudy) -> Table:
-    """The main figures for the terminal, 80 columns wide."""
+    """The main figures for the terminal, 80 columns wide; columns without any value are left out.
+
+    The figure by which metrics are ordered has its interval.
+    """
     what = "ratings" if study.kind == "ratings" else "votes"
     title = f"{study.votes:,} {what}, {study.pairs:,} pairs, {study.prompts:,} prompts"
     table = Table(title=title, box=box.SIMPLE_HEAD, width=80, padding=0, title_justify="left")
     table.add_column("metric", overflow="ellipsis", no_wrap=True, ratio=1)
-    for name in ("decisive %", "three-way", "balanced", "ρ item", "ρ system"):
-        table.add_column(name, justify="right", no_wrap=True)
+    columns = _with_values(MAIN, study)
+    for key, _, _ in columns:
+        table.add_column(_SHORT[key], justify="right", no_wrap=True)
     for m in study.metrics:
-        table.add_row(escape(m.name), *_row(m.scores))
+        table.add_row(escape(m.name), *_row(m.scores, columns, study.primary))
     table.add_section()
-    table.add_row("a random verdict", *_row(study.chance), style="dim")
-    table.add_row("people with each other", *_row(study.people))
+    for label, scores, style in (
+        ("a random verdict", study.chance, "dim"),
+        ("people with each other", study.people, ""),
+    ):
+        if any(score.value is not None for score in scores.values()):
+            table.add_row(label, *_row(scores, columns, study.primary), style=style)
     return table
 
 
-def _row(scores: Mapping[str, Score]) -> list[str]:
+def _row(scores: Mapping[str, Score], columns: Columns, primary: str) -> list[str]:
     missing = Score(None, reason="not computed")
     cells = []
-    for figure, _, share in MAIN:
-        score = scores.get(figure, missing)
-        wide = figure == MAIN[0][0]
+    for figure, _, share in columns:
+        score, wide = scores.get(figure, missing), figure == primary
         if share:
             cells.append(percent_cell(score, interval=wide))
         else:
-            cells.append(score_cell(score, digits=2, interval=False))
+            cells.append(score_cell(score, digits=2, interval=wide))
     return cells

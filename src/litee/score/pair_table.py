@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from litee.collect.cells import Row
 from litee.collect.rows import open_table
 from litee.errors import InputError
-from litee.records import VotedPair
+from litee.records import CLASSES, VotedPair
 from litee.score.outcomes import Floats
 from litee.score.rated import Metric
 from litee.score.score_table import (
@@ -87,6 +87,20 @@ def read_pair_metrics(
         ]
     _check_names(metrics, choice)
     return tuple(metrics), Joined((), (), counts.frozen(), inputs)
+
+
+def read_verdicts(path: str, voted: Sequence[VotedPair]) -> Floats:
+    """(m, 3) what the one judge of a file says on every pair; NaN rows where it says nothing.
+
+    Raises:
+        InputError: the file has no verdicts or probabilities.
+    """
+    metrics, _ = read_pair_metrics([path], voted, Choice())
+    usable = [m.values for m in metrics if m.values.shape[1] == len(CLASSES)]
+    if not usable:
+        fix = "give a file with labels a, b, tie or with probabilities p_a, p_b, p_tie"
+        raise InputError("holds no verdicts", place=path, fix=fix)
+    return usable[0]
 
 
 _Taken = list[tuple[str, Floats, dict[str, int]]]

@@ -220,7 +220,7 @@ def rank(
     rates = [_win_rates(cells.sum(axis=0)[None], pairs, s)]
     if bootstrap.count > 1:
         blocks = list(_resampled(cells, bootstrap))
-        fits = [fit_strengths(block, pairs, s, model).theta for block in blocks]
+        fits = [fit_strengths(block, pairs, s, model, start=full).theta for block in blocks]
         draws = np.concatenate(fits) * ELO + CENTRE
         rates += [_win_rates(block, pairs, s) for block in blocks]
     rate = np.concatenate(rates)
