@@ -14,7 +14,7 @@ LIBRARIES = (
 )
 HEAVY = LIBRARIES.split()
 
-VERBS = ("fit", "predict", "evaluate", "data", "study", "doctor", "agree")
+VERBS = ("fit", "predict", "evaluate", "data", "study", "doctor")
 
 #: Runs `litee` and then tells the CPU time and the modules that it took.
 PROBE = """

@@ -79,14 +79,33 @@ def _patch(owner: type, name: str, call: int, *, after: bool) -> Callable[[], No
     return arm
 
 
-def at_stage(prefix: str) -> Callable[[], None]:
+def steps_after_save(saves: int, steps: int) -> Callable[[], None]:
+    """Die `steps` optimiser steps after a checkpoint."""
+
+    def arm() -> None:
+        plain = Loop._save
+        calls = 0
+
+        def save(self: Loop) -> None:
+            nonlocal calls
+            calls += 1
+            plain(self)
+            if calls == saves:
+                after(Loop, "_step", steps)()
+
+        Loop._save = save  # type: ignore[method-assign]
+
+    return arm
+
+
+def at_stage(start: str, end: str = "") -> Callable[[], None]:
     """Die when the work of a stage is done and the stage is not marked yet."""
 
     def arm() -> None:
         plain = RunDir.finish
 
         def finish(self: RunDir, stage: str, seconds: float, tokens: int = 0) -> None:
-            if stage.startswith(prefix):
+            if stage.startswith(start) and stage.endswith(end):
                 die()
             plain(self, stage, seconds, tokens)
 
@@ -110,16 +129,17 @@ POINTS = {
     "a probe member, not marked": at_stage("member-probe"),
     "token states half computed": before(TokenStore, "_compute", 2),
     "token states written, not marked": after(TokenStore, "_flush", 1),
+    "the first fold's branch, not marked": at_stage("branch-lora", "fold0"),
     "the first checkpoint of a branch": after(Loop, "_save", 1),
     "two steps after the first checkpoint": after(Loop, "_step", 2),
     "the second checkpoint of a branch": after(Loop, "_save", 1),
-    "the first fold's branch, not marked": at_stage("branch-lora"),
-    "the second fold's branch, after a step": after(Loop, "_step", 1),
-    "the second fold's branch, not marked": at_stage("branch-lora"),
-    "the final branch, not marked": at_stage("branch-lora"),
+    "the second fold's branch, not marked": at_stage("branch-lora", "fold1"),
+    "the second checkpoint of the second fold": after(Loop, "_save", 2),
+    "the final branch, not marked": at_stage("branch-lora", "final"),
+    "two steps after the second checkpoint of the final branch": steps_after_save(2, 2),
     "joint states, not marked": at_stage("states-joint"),
-    "the branch on joint sequences": after(Loop, "_step", 3),
-    "the branch on joint sequences, not marked": at_stage("branch-joint"),
+    "the third checkpoint of a branch on joint sequences": after(Loop, "_save", 3),
+    "the final branch on joint sequences": at_stage("branch-joint", "final"),
     "the fresh process that reloads the judge": in_reload_check,
     "the check of the saved judge, not marked": at_stage("reload-check"),
 }
@@ -145,7 +165,7 @@ def same_judge(run: Path, whole: Path, votes: Path, folder: Path) -> None:
 
 
 def test_killed_at_every_stage(command, judge, votes, tmp_path, monkeypatch, quick):
-    """One run, killed at 19 points one after the other, against one that was left alone."""
+    """One run, killed at 20 points one after the other, against one that was left alone."""
     monkeypatch.setenv("LITEE_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
     for name, arm in POINTS.items():
@@ -264,7 +284,7 @@ def test_a_used_folder_without_resume_is_refused(command, judge):
     [
         (("--seed", 5), "settings.seed: 0 → 5"),
         (("--folds", 3), "settings.folds: 2 → 3"),
-        (("--learning-rate", 0.5), "settings.learning_rate: 0.0001 → 0.5"),
+        (("--learning-rate", 0.5), "settings.learning_rate: 0.001 → 0.5"),
         (("--members", "statistics"), "settings.members: ["),
     ],
 )
