@@ -32,6 +32,8 @@ def test_an_answer_by_hand():
     assert len(text) == 55
     expected = {
         "log_characters": math.log(1 + len(text)),
+        "root_characters": math.sqrt(55),
+        "thousand_characters": 0.055,
         "log_words": math.log(11),
         "log_sentences": math.log(4),  # after 42!, items., so?
         "mean_word_length": sum(map(len, words)) / 10,

@@ -28,6 +28,8 @@ _REFUSAL = re.compile(
 #: Names of the statistics of one answer, in the order of the columns.
 ANSWER_STATISTICS = (
     "log_characters",
+    "root_characters",
+    "thousand_characters",
     "log_words",
     "log_sentences",
     "mean_word_length",
@@ -70,7 +72,7 @@ def answer_statistics(prompt: Sequence[str], answer: Sequence[str]) -> npt.NDArr
         answer: assistant turns.
 
     Returns:
-        (21,) in the order of `ANSWER_STATISTICS`; shares in 0 … 1, counts as log(1 + count).
+        (23,) in the order of `ANSWER_STATISTICS`; shares in 0 … 1, counts as log(1 + count).
 
     >>> row = answer_statistics(["Is it far?"], ["No. No. No. No."])
     >>> float(row[ANSWER_STATISTICS.index("repeated_trigrams")])
@@ -91,6 +93,8 @@ def _answer(prompt: tuple[str, ...], answer: tuple[str, ...]) -> tuple[float, ..
     log = np.log1p
     return (
         log(len(text)),
+        len(text) ** 0.5,
+        len(text) / 1000,
         log(len(words)),
         log(len(_SENTENCE.findall(text))),
         sum(map(len, words)) / number,
@@ -149,7 +153,7 @@ def statistics_states(pairs: Sequence[Pair]) -> PairStates:
     """Statistics as states of a linear head: one row per distinct answer.
 
     Returns:
-        (answers, 21 + 7) states: answer statistics, then the pair's own. The latter are equal on
+        (answers, 23 + 7) states: answer statistics, then the pair's own. The latter are equal on
         both sides, so they cancel in the reward and reach the tie score alone.
     """
     rows: list[npt.NDArray[np.float64]] = []

@@ -15,6 +15,7 @@ from litee.predict.fit import FitResult
 from litee.predict.judge import Judge
 from litee.records import Dropped, Folds, Score, VotedPair, VoteSet
 from litee.score.evaluation import evaluate
+from litee.score.figures import whiskers
 from litee.score.floors import FLOOR_NAMES, floor_systems
 from litee.score.report import DepthCurve, MemberLine, ReportInput, Truncation
 from litee.score.scorecard import Evaluation
@@ -195,6 +196,21 @@ def judge_report(
         noticed=vote_set.noticed,
         notes=tuple(notes),
     )
+
+
+def draw(evaluation: Evaluation, path: Path) -> None:
+    """One picture of an evaluation for a page: log loss of every system that has one."""
+    systems = [s for s in evaluation.systems if not s.name.startswith("without ")]
+    plot = whiskers(
+        "log-loss",
+        {s.name: s.metrics["log_loss"] for s in systems},
+        label="log loss per vote, 95 % interval over prompts (lower is better)",
+        main=evaluation.main,
+        quiet=[s.name for s in systems if s.role == "floor"],
+    )
+    if plot is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot.png(path)
 
 
 def report_path(folder: Path) -> Path:

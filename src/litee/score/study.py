@@ -28,6 +28,7 @@ from litee.predict.judge import Judge
 from litee.records import Folds, Outcome, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, RunDir, write_json
 from litee.score.fit_report import (
+    draw,
     evaluate_fit,
     evaluate_judge,
     fit_report,
@@ -147,6 +148,7 @@ def run_study(
         split=f"Fitted on {', '.join(f.name for f in files)}; no prompt of the test was seen.",
     )
     write_report(page, out / "test.html")
+    draw(transfer, out / "test.png")
     write_json(out / "test.json", transfer.to_json())
     result.receipt.inputs.update({Path(k).name: v for k, v in tested.inputs.items()})
     extra = _members(transfer) | {
@@ -274,6 +276,7 @@ def _fit(
         folds=folds,
     )
     write_report(page, report_path(out))
+    draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
     return result, evaluation
 
