@@ -204,7 +204,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
     plot = whiskers(
         "log-loss",
         {s.name: s.metrics["log_loss"] for s in systems},
-        label="log loss per vote, 95 % interval over prompts (lower is better)",
+        label="log loss per vote (lower is better)",
         main=evaluation.main,
         quiet=[s.name for s in systems if s.role == "floor"],
     )
