@@ -25,11 +25,11 @@ from litee.score.results import new_result, write_result
 from litee.score.scoring import Scored, score_file
 from litee.score.texts import GROUPS, plain_metrics
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "the a hotel train lake old city museum ticket night walk serves near breakfast open until "
     "ten is are was you can find book room price cheap quiet station bus river view of and in to "
     "with for from one two three guests table garden parking pool staff friendly clean small"
-).split()  # noqa: SIM905
+).split()
 
 
 def answers(rows: int) -> Iterator[Answer]:

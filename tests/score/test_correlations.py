@@ -80,6 +80,16 @@ def test_system_level_equals_scipy_on_the_means():
     assert found["kendall_system"].value == pytest.approx(scipy.stats.kendalltau(*means).statistic)
 
 
+def test_values_near_the_smallest_number_do_no_harm():
+    x = np.array([1e-320, 0.0, 3e-310])
+    spearman, tau, _ = small_correlations(x, np.array([2.0, 1.0, 3.0]))
+    assert np.isfinite([spearman, tau]).sum() in (0, 2)
+    sample = made_up()
+    tiny = Sample(sample.x * 1e-312, sample.y, None, sample.systems, sample.bootstrap)
+    found = item_correlations(tiny)["kendall_item"].value
+    assert found == pytest.approx(item_correlations(sample)["kendall_item"].value, abs=0.05)
+
+
 def test_two_systems_have_no_correlation():
     sample = made_up()
     two = Sample(sample.x, sample.y, None, sample.systems % 2, sample.bootstrap)

@@ -128,6 +128,7 @@ def render_page(page: PageInput) -> str:
     )
     environment.filters["score"] = _cell(score_cell)
     environment.filters["percent"] = _cell(percent_cell)
+    environment.filters["percent_short"] = _cell(lambda s: percent_cell(s, interval=False))
     environment.filters["signed"] = _cell(lambda s: score_cell(s, sign="+"))
     environment.filters["signed_percent"] = _cell(lambda s: percent_cell(s, sign="+"))
     environment.filters["count"] = "{:,.0f}".format
@@ -194,7 +195,8 @@ def headline(study: AgreementStudy) -> str:
     )
     people = study.people.get(figure)
     if people is not None and people.value is not None:
-        text += f"; one person's judgement does in {_percent(people)}"
+        ties = ", equal ratings counting half," if study.kind == "ratings" else ""
+        text += f"; one person's judgement{ties} does in {_percent(people)}"
     return text + "; chance is 50 %."
 
 
@@ -213,6 +215,20 @@ def cautions(study: AgreementStudy) -> tuple[str, ...]:
         )
     if 0 < len(study.systems) < 8:
         found.append(f"Only {len(study.systems)} systems: correlations at system level say little.")
+    often = max(range(3), key=lambda k: study.outcome_shares[k])
+    if study.pairs and study.outcome_shares[often] > 0.4:
+        verdict = ("A", "B", "tie")[often]
+        found.append(
+            f"Always saying {verdict} would agree in {100 * study.outcome_shares[often]:.1f} % of "
+            "cases: compare the three-way figures with that, not with one third."
+        )
+    ties, firm = study.people.get("tie_rate"), study.people.get("both_decisive_accuracy")
+    if study.kind == "ratings" and ties and firm and (ties.value or 0) > 0.3 and firm.value:
+        found.append(
+            f"A single rater gives equal ratings in {100 * (ties.value or 0):.0f} % of the pairs "
+            'and then gets half a point, so people look weak under "decisive". Where they do '
+            f"decide, they agree in {100 * firm.value:.0f} %."
+        )
     if study.reliability is not None and (study.reliability.of_mean or 0) < 0.5:
         found.append(
             f"The raters hardly agree (reliability of their mean "

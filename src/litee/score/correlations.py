@@ -280,7 +280,7 @@ def system_correlations(sample: Sample) -> dict[str, Draws]:
 def _levelled(values: Floats) -> Floats:
     """Centred along the last axis, with differences that are only rounding taken out."""
     size = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    step = np.where(size > 0, size * 1e-10, 1.0)
+    step = np.maximum(size * 1e-10, np.finfo(float).tiny)
     levelled: Floats = np.round((values - values[..., :1]) / step) * step
     return levelled
 

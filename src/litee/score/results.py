@@ -46,6 +46,13 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
         "budget_overrun",
     ),
     "engine_gpu": ("lora_useful_flops_fraction", "tokens_per_second", "peak_gpu_mb"),
+    "travel_metrics": (
+        "max_abs_error_rouge1",
+        "max_abs_error_rougeL",
+        "max_abs_error_bleu",
+        "max_abs_error_bertscore_f1",
+        "max_abs_error_dot_golden",
+    ),
     "lora_litee": ("log_loss", "accuracy", "ece", "pairjudge_log_loss", "pairjudge_time_ratio"),
     "hardening": ("faults", "corrupted_loaded", "fuzz_inputs", "crashes"),
 }
