@@ -70,7 +70,7 @@ class _Lines:
         """Count n units, and say so when it is time."""
         self.done += n
         now = time.monotonic()
-        if now - self.shown < self.EVERY:
+        if now - self.shown < self.EVERY or self.done < self.total / 100:
             return
         self.shown = now
         rate = self.done / (now - self.started)

@@ -81,7 +81,7 @@ def write_judge(
         if entry.encoder == "tree":
             entry = entry.model_copy(update={"head": head})
         target = folder / "members" / entry.name
-        width = 28 if kind == "statistics" else 32 * len(entry.pooling.split("+"))
+        width = 30 if kind == "statistics" else 32 * len(entry.pooling.split("+"))
         save_head(_random_head(entry.head, width, seed), target / "head.safetensors")
         if entry.kind == "lora":
             parameters = adapters.add(f"a{seed}", seed=seed)

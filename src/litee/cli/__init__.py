@@ -6,8 +6,14 @@ import sys
 
 import typer
 
-from litee.cli import data, doctor, evaluate, fit, predict, study
-from litee.errors import EXIT_INTERRUPTED, LiteeError
+from litee.cli import agree, audit, data, doctor, evaluate, fit, predict, rank, score, study
+from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
+
+#: Which extra brings a module that the core does without.
+_EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "huggingface_hub"), "train"),
+    **dict.fromkeys(("bert_score", "nltk", "rouge_score", "sacrebleu", "krippendorff"), "score"),
+}
 
 app = typer.Typer(
     name="litee",
@@ -20,6 +26,10 @@ app.command()(fit.fit)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.command()(score.score)
+app.command()(agree.agree)
+app.command()(rank.rank)
+app.command()(audit.audit)
 app.command()(study.study)
 app.command()(doctor.doctor)
 
@@ -41,6 +51,13 @@ def main() -> None:
     except LiteeError as error:
         sys.stderr.write(f"litee: {error}\n")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        fix = f'pip install "lora-litee[{extra}]"'
+        sys.stderr.write(f"litee: this needs {error.name}, which is missing\n  fix: {fix}\n")
+        sys.exit(EXIT_MODEL)
     except (KeyboardInterrupt, SystemExit) as stop:
         # typer turns Ctrl-C into a silent exit
         if isinstance(stop, SystemExit) and stop.code != EXIT_INTERRUPTED:

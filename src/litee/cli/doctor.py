@@ -12,6 +12,7 @@ from litee.rundir import cpu_name, versions
 def doctor() -> None:
     """Show processor, speed per data type, memory, disk, libraries and backbones at hand."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="This machine", show_header=False, box=None, title_justify="left")
@@ -23,7 +24,7 @@ def doctor() -> None:
     table.add_row("disk here", f"{disk.free / 1e9:.0f} GB free of {disk.total / 1e9:.0f} GB")
     table.add_row("libraries", ", ".join(f"{k} {v}" for k, v in versions().items()))
     if importlib.util.find_spec("torch") is None:
-        table.add_row("torch", 'not installed: pip install "lora-litee[train]"')
+        table.add_row("torch", escape('not installed: pip install "lora-litee[train]"'))
     else:
         for name, value in _torch_rows():
             table.add_row(name, value)
@@ -43,15 +44,14 @@ def _torch_rows() -> list[tuple[str, str]]:
     import torch
 
     from litee.finetune.backbones import PACKAGED, cache_folder
-    from litee.finetune.device import choose_dtype, device_name, matmul_rate, use_threads
+    from litee.finetune.device import choose_dtype, device_name, matmul_rates, use_threads
 
     use_threads(0)
     rows = []
     if torch.cuda.is_available():
         rows.append(("GPU", device_name()))
-    rates = {name: matmul_rate(getattr(torch, name)) / 1e9 for name in ("float32", "bfloat16")}
-    speeds = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items())
-    rows.append(("matrix speed", f"{speeds}; fit would use {choose_dtype('auto')}"))
+    speeds = ", ".join(f"{name} {r / 1e9:,.0f} GFLOP/s" for name, r in matmul_rates().items())
+    rows.append(("matrix speed", f"{speeds} per thread; fit would use {choose_dtype('auto')}"))
     for name, (module, _, install) in PACKAGED.items():
         found = importlib.util.find_spec(module) is not None
         rows.append((name, "installed" if found else f"not installed: {install}"))

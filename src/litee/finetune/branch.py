@@ -140,11 +140,17 @@ class Adapters:
         """Write adapter_config.json and adapter_model.safetensors, as PEFT does."""
         assert self.model is not None
         folder.mkdir(parents=True, exist_ok=True)
-        state = get_peft_model_state_dict(self.model, adapter_name=name)
+        state = get_peft_model_state_dict(
+            self.model, adapter_name=name, save_embedding_layers=False
+        )
         with atomic_path(folder / "adapter_model.safetensors") as temporary:
             save_file({k: v.contiguous() for k, v in sorted(state.items())}, temporary)
         # written here and not by PEFT, which lists its sets in the order of this process's hashes
-        config = {**self.model.peft_config[name].to_dict(), "inference_mode": True}
+        config = {
+            **self.model.peft_config[name].to_dict(),
+            "inference_mode": True,
+            "base_model_name_or_path": self.backbone,
+        }
         plain = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(config.items())}
         write_json(folder / "adapter_config.json", plain)
 
@@ -158,7 +164,6 @@ class Adapters:
     def _config(self) -> LoraConfig:
         return LoraConfig(
             task_type="FEATURE_EXTRACTION",
-            base_model_name_or_path=self.backbone,
             r=self.settings.lora_r,
             lora_alpha=self.settings.lora_alpha,
             lora_dropout=self.settings.lora_dropout,

@@ -25,16 +25,29 @@ def use_threads(threads: int) -> int:
     return count
 
 
-def matmul_rate(dtype: torch.dtype, *, rows: int = 1024, repeats: int = 8) -> float:
-    """Operations per second of a (rows × 1024) · (1024 × 1024) product, best of `repeats`."""
-    left = torch.randn(rows, 1024).to(dtype)
-    right = torch.randn(1024, 1024).to(dtype)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        torch.nn.functional.linear(left, right)
-        best = min(best, time.perf_counter() - started)
-    return 2 * rows * 1024 * 1024 / best
+def matmul_rates(*, rows: int = 512, repeats: int = 12) -> dict[DtypeName, float]:
+    """Operations per second and thread of a (rows × 1024) · (1024 × 1024) product, by data type.
+
+    The data types take turns on one thread and the best of `repeats` counts, so that other jobs
+    on the machine do not decide between them.
+    """
+    best: dict[DtypeName, float] = {"float32": float("inf"), "bfloat16": float("inf")}
+    operands = {
+        name: (torch.randn(rows, 1024).to(dtype), torch.randn(1024, 1024).to(dtype))
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats):
+            for name in best:
+                left, right = operands[name]
+                started = time.perf_counter()
+                torch.nn.functional.linear(left, right)
+                best[name] = min(best[name], time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: 2 * rows * 1024 * 1024 / seconds for name, seconds in best.items()}
 
 
 def choose_dtype(name: Literal["auto", "float32", "bfloat16"]) -> DtypeName:
@@ -45,8 +58,8 @@ def choose_dtype(name: Literal["auto", "float32", "bfloat16"]) -> DtypeName:
     """
     if name != "auto":
         return name
-    gain = matmul_rate(torch.bfloat16) / matmul_rate(torch.float32)
-    return "bfloat16" if gain >= WORTH_ROUNDING else "float32"
+    rates = matmul_rates()
+    return "bfloat16" if rates["bfloat16"] >= WORTH_ROUNDING * rates["float32"] else "float32"
 
 
 def device_name() -> str:
