@@ -14,7 +14,7 @@ LIBRARIES = (
 )
 HEAVY = LIBRARIES.split()
 
-VERBS = tuple("fit predict evaluate data score agree rank audit study doctor".split())
+VERBS = ("fit", "predict", "evaluate", "data", "score", "agree", "rank", "audit", "study", "doctor")
 
 #: Runs `litee` and then tells the CPU time and the modules that it took.
 PROBE = """
