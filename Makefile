@@ -17,6 +17,7 @@ demo: .venv/installed  ## votes → judge → report, on the example votes with 
 	$(BIN)/litee study experiments/demo.yaml --out demo --restart
 
 test: .venv/installed  ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: .venv/installed  ## format, lint, types, generated docs and results are fresh
