@@ -109,43 +109,55 @@ def run_study(
     started = time.monotonic()
     if study.kind == "in_source":
         return _in_source(study, settings, folder=folder, out=out, data=data, command=command)
-    files = [find(name, folder, data) for name in study.votes]
-    vote_set, voted, folds = read(files, settings, study.leave_out_annotators)
-    if study.kind == "fit":
-        result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
-        return Studied(
-            _as_result(
-                study,
-                evaluation,
-                result,
-                command=command,
-                started=started,
-                extra=_members(evaluation),
-            ),
-            {study.name: evaluation},
+    learnt = read(
+        [find(name, folder, data) for name in study.votes], settings, study.leave_out_annotators
+    )
+    if study.kind == "transfer":
+        return _transfer(
+            study, settings, learnt, folder=folder, out=out, data=data, command=command
         )
+    result, evaluation = _fit(*learnt, settings, out=out, command=command)
+    extra = _members(evaluation)
+    made = _as_result(study, evaluation, result, command=command, started=started, extra=extra)
+    return Studied(made, {study.name: evaluation})
+
+
+def _transfer(
+    study: StudySettings,
+    settings: FitSettings,
+    learnt: tuple[VoteSet, tuple[VotedPair, ...], Folds],
+    *,
+    folder: Path,
+    out: Path,
+    data: Path,
+    command: str,
+) -> Studied:
+    """Fit on what was read, test on other votes."""
+    started = time.monotonic()
     # all input is read and checked before the fit, which takes long
     tests = [find(name, folder, data) for name in study.test]
     tested = load_votes([str(f) for f in tests])
     pairs = gather(tested.votes)
-    check_leak([v.pair for v in voted], [v.pair for v in pairs])
+    check_leak([v.pair for v in learnt[1]], [v.pair for v in pairs])
     groups = group_prompts([v.pair for v in pairs])
     verdicts = {}
     if study.verdicts:
         file = find(study.verdicts, folder, data)
         verdicts["GPT-4"] = one_hot(load_verdicts(file, [v.pair for v in pairs]))
+    vote_set, voted, folds = learnt
     result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
     judge = Judge.from_pretrained(out)
     transfer = evaluate_judge(
         judge, pairs, groups, seed=settings.seed, training=voted, others=verdicts
     )
+    names = ", ".join(Path(name).name for name in study.votes)
     page = judge_report(
         judge,
         transfer,
         tested,
         title=f"{study.name}: tested on {', '.join(f.stem for f in tests)}",
         command=command,
-        split=f"Fitted on {', '.join(f.name for f in files)}; no prompt of the test was seen.",
+        split=f"Fitted on {names}; no prompt of the test was seen.",
     )
     write_report(page, out / "test.html")
     draw(transfer, out / "test.png")
