@@ -48,7 +48,7 @@ def run_files(name: str) -> set[str]:
         | {f"run/{kind}-{name}.safetensors" for kind in ("probe", "joint")}
         | {"members/statistics/head.safetensors", "run/statistics.safetensors"}
         | {f"run/depth-{name}.json", "run/dtype.json", "run/reload.json"}
-        | {"judge.json", "manifest.json", "receipt.json", "report.json", "report.html"}
+        | {"judge.json", "manifest.json", "receipt.json", "report.json", "report.html", "report.png"}
     )
 
 

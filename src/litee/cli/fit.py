@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litee.config import FitSettings, load_settings
-from litee.errors import ConfigError
 
 if TYPE_CHECKING:
     from litee.records import Folds, VotedPair, VoteSet
-    from litee.rundir import Json
 
 _DEFAULTS = FitSettings()
 
@@ -124,7 +122,7 @@ def _read(
 def _fit(
     vote_set: VoteSet,
     voted: tuple[VotedPair, ...],
-    split: Folds,
+    folds: Folds,
     settings: FitSettings,
     *,
     out: Path,
@@ -132,32 +130,15 @@ def _fit(
 ) -> None:
     from rich.console import Console
 
-    from litee.predict.fit import fit_judge
-    from litee.rundir import RunDir, write_json
-    from litee.score.fit_report import evaluate_fit, fit_report, report_path
-    from litee.score.report import headline, write_report
+    from litee.score.fit_report import report_path
+    from litee.score.report import headline
+    from litee.score.study import fit_votes
     from litee.score.table import evaluation_table
 
-    inputs = {Path(k).name: v for k, v in vote_set.inputs.items()}
-    if len(inputs) < len(vote_set.inputs):
-        raise ConfigError("two votes files have the same name", fix="rename one of them")
-    manifest: dict[str, Json] = {
-        "settings": settings.model_dump(mode="json", exclude={"threads"}),
-        "inputs": dict(inputs),
-    }
-    run = RunDir(out, manifest, resume=resume)
-    result = fit_judge(voted, split, settings, run, inputs=inputs)
-    evaluation = evaluate_fit(result, voted, split)
-    report = fit_report(
-        result,
-        evaluation,
-        vote_set,
-        title=f"Judge fitted on {', '.join(inputs)}",
-        command="litee " + shlex.join(sys.argv[1:]),
-        folds=split,
+    command = "litee " + shlex.join(sys.argv[1:])
+    _, evaluation = fit_votes(
+        vote_set, voted, folds, settings, out=out, command=command, resume=resume
     )
-    write_report(report, report_path(out))
-    write_json(out / "report.json", evaluation.to_json())
     console = Console()
     console.print(evaluation_table(evaluation))
     console.print(headline(evaluation), soft_wrap=True)

@@ -22,7 +22,7 @@ from litee.collect.pairs import check_learnable, gather
 from litee.collect.verdicts import load_verdicts
 from litee.collect.votes import load_votes
 from litee.config import FitSettings, Settings
-from litee.errors import InputError
+from litee.errors import ConfigError, InputError
 from litee.predict.fit import FitResult, fit_judge
 from litee.predict.judge import Judge
 from litee.records import Folds, Outcome, VotedPair, VoteSet
@@ -116,7 +116,7 @@ def run_study(
         return _transfer(
             study, settings, learnt, folder=folder, out=out, data=data, command=command
         )
-    result, evaluation = _fit(*learnt, settings, out=out, command=command)
+    result, evaluation = fit_votes(*learnt, settings, out=out, command=command)
     extra = _members(evaluation)
     made = _as_result(study, evaluation, result, command=command, started=started, extra=extra)
     return Studied(made, {study.name: evaluation})
@@ -145,7 +145,7 @@ def _transfer(
         file = find(study.verdicts, folder, data)
         verdicts["GPT-4"] = one_hot(load_verdicts(file, [v.pair for v in pairs]))
     vote_set, voted, folds = learnt
-    result, evaluation = _fit(vote_set, voted, folds, settings, out=out, command=command)
+    result, evaluation = fit_votes(vote_set, voted, folds, settings, out=out, command=command)
     judge = Judge.from_pretrained(out)
     transfer = evaluate_judge(
         judge, pairs, groups, seed=settings.seed, training=voted, others=verdicts
@@ -190,7 +190,7 @@ def _in_source(
         file = find(name, folder, data)
         vote_set, voted, folds = read([file], settings, study.leave_out_annotators)
         source = voted[0].pair.source or file.stem
-        result, evaluation = _fit(
+        result, evaluation = fit_votes(
             vote_set, voted, folds, settings, out=out / source, command=command
         )
         evaluations[source] = evaluation
@@ -261,7 +261,7 @@ def split(voted: Sequence[VotedPair], settings: FitSettings) -> Folds:
     return make_folds(voted, count=settings.folds, seed=settings.seed)
 
 
-def _fit(
+def fit_votes(
     vote_set: VoteSet,
     voted: Sequence[VotedPair],
     folds: Folds,
@@ -269,24 +269,36 @@ def _fit(
     *,
     out: Path,
     command: str,
+    resume: bool = True,
 ) -> tuple[FitResult, Evaluation]:
+    """Fit a judge into a folder and write its report.
+
+    Args:
+        vote_set: the votes as they were read.
+        voted: their pairs.
+        folds: the split, checked for leaks.
+        settings: of the fit.
+        out: folder for the judge, `report.html` and `report.json`.
+        command: the command line, for the report.
+        resume: go on with a run that is there instead of refusing the folder.
+
+    Raises:
+        ConfigError: two votes files have the same name, or the folder holds another run.
+        ModelError: a backbone cannot be used.
+    """
     inputs = {Path(k).name: v for k, v in vote_set.inputs.items()}
+    if len(inputs) < len(vote_set.inputs):
+        raise ConfigError("two votes files have the same name", fix="rename one of them")
     manifest: dict[str, Json] = {
         "settings": settings.model_dump(mode="json", exclude={"threads"}),
         "inputs": dict(inputs),
         "pairs": len(voted),
     }
-    run = RunDir(out, manifest, resume=True)
+    run = RunDir(out, manifest, resume=resume)
     result = fit_judge(voted, folds, settings, run, inputs=inputs)
     evaluation = evaluate_fit(result, voted, folds)
-    page = fit_report(
-        result,
-        evaluation,
-        vote_set,
-        title=f"Judge fitted on {', '.join(inputs)}",
-        command=command,
-        folds=folds,
-    )
+    title = f"Judge fitted on {', '.join(inputs)}"
+    page = fit_report(result, evaluation, vote_set, title=title, command=command, folds=folds)
     write_report(page, report_path(out))
     draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
