@@ -249,6 +249,66 @@ class VoteSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat: the role is `user`, `assistant` or `system`."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A conversation that shows how to answer: what a chat model is tuned on.
+
+    Attributes:
+        id: unique within a data set.
+        messages: at most one system message first, then user and assistant in turns; the last
+            is the assistant's. No text is blank.
+        source: where it comes from, e.g. `stackexchange/cooking`; quotas count by it.
+        license: of the text, "" when unknown.
+        topic: a given category, "" when there is none.
+        score: what readers gave it at its source (up-votes), None when unknown.
+        scores: quality by name, e.g. a judge's reward or a grade from 1 to 6; all finite.
+
+    Raises:
+        ValueError: the roles do not alternate, a text is blank, or a score is not finite.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str = ""
+    license: str = ""
+    topic: str = ""
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        roles = [message.role for message in self.messages]
+        turns = roles[1:] if roles[:1] == ["system"] else roles
+        if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+            raise ValueError(f"roles must be user, assistant in turns, found {', '.join(roles)}")
+        if not all(message.text.strip() for message in self.messages):
+            raise ValueError("a message is blank")
+        numbers = [*self.scores.values(), 0.0 if self.score is None else self.score]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a score is not finite")
+
+    @property
+    def prompt(self) -> str:
+        """The first user turn.
+
+        >>> Demonstration("1", (Message("user", "q"), Message("assistant", "x"))).prompt
+        'q'
+        """
+        return next(message.text for message in self.messages if message.role == "user")
+
+    @property
+    def answer(self) -> str:
+        """All assistant turns, joined by a blank line."""
+        return "\n\n".join(m.text for m in self.messages if m.role == "assistant")
+
+
+@dataclass(frozen=True, slots=True)
 class Folds:
     """A split of pairs by prompt.
 

@@ -28,7 +28,6 @@ from litee.collect.cells import (
 )
 from litee.collect.conversations import (
     Dialogue,
-    Message,
     content_text,
     messages_cell,
     same_users,
@@ -36,7 +35,7 @@ from litee.collect.conversations import (
 )
 from litee.collect.layouts import LABELS, Layout, source_of
 from litee.errors import InputError
-from litee.records import Outcome
+from litee.records import Message, Outcome
 
 _ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
 _ONE_HOT_LABELS = ("a", "b", "tie")

@@ -25,6 +25,7 @@ from litee.collect.cells import (
     UnusableError,
     wrong_cell,
 )
+from litee.records import Message
 
 _ROLES = {
     "user": "user",
@@ -37,14 +38,6 @@ _ROLES = {
     "system": "system",
     "developer": "system",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message: the role is `user`, `assistant` or `system`."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

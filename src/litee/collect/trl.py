@@ -22,13 +22,13 @@ from litee.collect.cells import (
 )
 from litee.collect.conversations import (
     Dialogue,
-    Message,
     messages_cell,
     same_users,
     to_dialogue,
 )
 from litee.collect.layouts import LABELS, Layout, source_of
 from litee.errors import InputError
+from litee.records import Message
 
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _IGNORED = ("margin", "label")
