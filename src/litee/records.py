@@ -331,3 +331,47 @@ class Folds:
                 raise ValueError(f"fold {fold} is not in 0 … {self.count - 1}")
             if of_group.setdefault(group, fold) != fold:
                 raise ValueError(f"prompt group {group} lies in two folds")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer that a model wrote.
+
+    Attributes:
+        id: of the prompt.
+        prompt: the user's turns, at least one.
+        response: the answers, one per turn.
+        model: who wrote them, as `system` stands in files of answers.
+        sample: number of this answer among several to the same prompt, from 0.
+        seed: what its random numbers came from.
+        finish_reasons: per turn `stop` (the model ended its turn), `length` (it was cut off) or
+            `cancelled`.
+        tokens: tokens written, over all turns, end-of-turn tokens included.
+        prompt_tokens: tokens read, over all turns.
+        reward: a judge's scalar reward of the answer, None when no judge was asked.
+
+    Raises:
+        ValueError: the numbers of turns differ.
+    """
+
+    id: str
+    prompt: tuple[str, ...]
+    response: tuple[str, ...]
+    model: str = ""
+    sample: int = 0
+    seed: int = 0
+    finish_reasons: tuple[str, ...] = ()
+    tokens: int = 0
+    prompt_tokens: int = 0
+    reward: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not len(self.prompt) == len(self.response):
+            raise ValueError(f"{len(self.prompt)} user turns but {len(self.response)} answers")
+        if self.finish_reasons and len(self.finish_reasons) != len(self.prompt):
+            raise ValueError("one finish reason per turn is needed")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every answer was ended by the model itself."""
+        return bool(self.finish_reasons) and set(self.finish_reasons) == {"stop"}

@@ -77,6 +77,15 @@ class Template:
         """Token ids of user-written text; text that spells a special token stays plain text."""
         return self._ids(text, special_as_text=True)
 
+    def encode_literal(self, text: str) -> list[int]:
+        """Token ids of a template's own text, in which special tokens count as such."""
+        return self._ids(text, special_as_text=False)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer it is bound to."""
+        return self._tokenizer
+
     def _leading_ids(self) -> list[int]:
         """Ids of a line break where the tokenizer puts a space before every text, else none.
 
