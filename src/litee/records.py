@@ -309,6 +309,71 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A text to look things up in.
+
+    Attributes:
+        id: unique within a data set.
+        text: not blank.
+        source: where it lies, e.g. `guide.pdf, page 3`.
+        title: what it is about, e.g. the name of a hotel; "" when unknown.
+
+    Raises:
+        ValueError: the text is blank.
+    """
+
+    id: str
+    text: str
+    source: str = ""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("a document is blank")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A verbatim part of a document: what is searched, shown and quoted.
+
+    Attributes:
+        id: unique within a data set.
+        document: id of the document.
+        text: the document's characters `start` to `end`, not blank.
+        start: offset of the first character in the document.
+        end: offset after the last one.
+        source: the document's.
+        title: the document's.
+
+    Raises:
+        ValueError: the text is blank or is not as long as the offsets say.
+    """
+
+    id: str
+    document: str
+    text: str
+    start: int
+    end: int
+    source: str = ""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.text.strip() or not 0 <= self.start == self.end - len(self.text):
+            raise ValueError(f"chunk {self.id!r} is blank or does not fit its offsets")
+
+    @property
+    def titled(self) -> str:
+        """The text, led by the title unless it is named in the text.
+
+        >>> Chunk("1", "1", "Dogs are welcome.", 0, 17, title="Hill Inn").titled
+        'Hill Inn: Dogs are welcome.'
+        """
+        if not self.title or self.title.casefold() in self.text.casefold():
+            return self.text
+        return f"{self.title}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class Folds:
     """A split of pairs by prompt.
 
@@ -375,3 +440,69 @@ class Completion:
     def stopped(self) -> bool:
         """Whether every answer was ended by the model itself."""
         return bool(self.finish_reasons) and set(self.finish_reasons) == {"stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeQuestion:
+    """What a language model is asked about one or two answers; its reply is one of `labels`.
+
+    Attributes:
+        rules: what the model is told about its task; written by the project.
+        shared: passages that stand first and are the same in several questions on the same
+            texts, so that a local model reads them once. A passage is its text and whether it
+            was quoted from outside: quoted ones may be cut to a limit.
+        rest: the passages after them.
+        labels: allowed replies, at least two, all different.
+        version: of the wording; part of what a stored verdict is found by.
+
+    Raises:
+        ValueError: fewer than two labels, or one twice.
+    """
+
+    rules: str
+    shared: tuple[tuple[str, bool], ...]
+    rest: tuple[tuple[str, bool], ...]
+    labels: tuple[str, ...]
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len({x.casefold() for x in self.labels}) < len(self.labels):
+            raise ValueError(f"a question needs two or more different labels, got {self.labels}")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeVerdict:
+    """A language model's reply to a `JudgeQuestion`.
+
+    Attributes:
+        label: the one it chose, None when it gave no usable reply.
+        probabilities: over the question's labels, sum 1; empty when the model does not tell.
+        reason: why `label` is None; empty otherwise.
+        comment: what the model wrote before its verdict, if it was asked to.
+        tokens_in: tokens it read, those shared with other questions counted once.
+        tokens_out: tokens it wrote.
+        seconds: from question to reply, waiting included.
+        attempts: times it was asked.
+        cut: tokens or characters of quoted passages that did not fit the limit.
+        mass: share of the model's whole probability that lay on the labels, None when unknown.
+        stored: whether it was found on disk and cost nothing now.
+
+    Raises:
+        ValueError: neither a label nor a reason, or both.
+    """
+
+    label: str | None
+    probabilities: tuple[float, ...] = ()
+    reason: str = ""
+    comment: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+    cut: int = 0
+    mass: float | None = None
+    stored: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.label is None) != bool(self.reason):
+            raise ValueError("a verdict has either a label or a reason for having none")
