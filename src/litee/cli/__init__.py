@@ -11,7 +11,10 @@ from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
 
 #: Which extra brings a module that the core does without.
 _EXTRAS = {
-    **dict.fromkeys(("torch", "transformers", "peft", "safetensors", "huggingface_hub"), "train"),
+    **dict.fromkeys(
+        ("torch", "transformers", "peft", "safetensors", "huggingface_hub", "trl", "datasets"),
+        "train",
+    ),
     **dict.fromkeys(("bm25s", "pypdf"), "documents"),
     **dict.fromkeys(("praw", "prawcore", "py3langid"), "reddit"),
     **dict.fromkeys(("markdownify", "py7zr"), "dumps"),
