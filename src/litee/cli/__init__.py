@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from litee.cli import agree, audit, data, doctor, evaluate, fit, predict, rank, score, study
+from litee.cli import (
+    agree,
+    audit,
+    data,
+    demonstrations,
+    doctor,
+    evaluate,
+    fit,
+    predict,
+    rank,
+    score,
+    study,
+)
 from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
 
 #: Which extra brings a module that the core does without.
@@ -32,6 +44,7 @@ app.command()(fit.fit)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+data.app.command()(demonstrations.demonstrations)
 app.command()(score.score)
 app.command()(agree.agree)
 app.command()(rank.rank)

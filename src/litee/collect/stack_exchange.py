@@ -30,7 +30,6 @@ from litee.collect.lima_filters import (
 )
 from litee.collect.markup import to_markdown
 from litee.collect.reading import Reading
-from litee.collect.sampling import sample_sites
 from litee.collect.seven_zip import extracted, is_seven_zip
 from litee.collect.zst import open_stream
 from litee.errors import InputError
@@ -141,7 +140,7 @@ def read_stack_exchange(paths: Sequence[Path], reading: Reading) -> Iterator[Dem
     wanted = settings.n or sum(map(len, pools.values()))
     first = round(wanted * settings.stem_share) if settings.n and stem and other else wanted
     for pool, count in ((stem, first), (other, wanted - first if stem and other else wanted)):
-        yield from sample_sites(pool, count, settings.temperature, reading.random)
+        yield from reading.sample(pool, count, settings.temperature)
 
 
 def site_name(path: Path) -> str:
