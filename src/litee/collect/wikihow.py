@@ -26,7 +26,8 @@ SAME_METHOD = "further method of the same title"
 UNKNOWN = "no category"
 LICENSE = "CC BY-NC-SA 3.0"
 
-_NUMBER = re.compile(r"(?<=\D)\d{1,2}$")
+#: Tables number the methods of one title at its last word: `How to Cook Rice2`.
+_NUMBER = re.compile(r"(?<=[^\s\d])\d{1,2}$")
 _OPENING = re.compile(r"\A(\W*)this (?:wikihow )?(?:article|guide)\b", re.IGNORECASE)
 _UNSEEN = re.compile(r"\[\[?(?:image|file)[^\]]*\]?\]|<ref\b.*?</ref>|https?://\S+", re.I | re.S)
 _BLANKS = re.compile(r"\n{3,}")
