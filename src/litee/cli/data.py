@@ -29,7 +29,7 @@ File = Annotated[str, typer.Argument(help="A votes file, or hf://owner/name[:spl
 Format = Annotated[
     str,
     typer.Option(
-        help="auto, canonical, pair-votes, arena, mt-bench, trl, evalica or columns.",
+        help="auto, canonical, pair-votes, arena, mt-bench, trl, evalica, vote-page or columns.",
         rich_help_panel="Reading",
     ),
 ]

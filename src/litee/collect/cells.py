@@ -25,6 +25,14 @@ OTHER_ROLE = "message of a tool or another role"
 NO_WINNER = "no winner"
 DUPLICATE = "exact duplicate of an earlier row"
 BLANK = "blank line"
+HIDDEN_REPEAT = "hidden repeat of a pair (for self-agreement)"
+ATTENTION_CHECK = "attention check"
+SKIPPED = "skipped by the voter"
+TAKEN_BACK = "vote taken back"
+EXCLUDED_VOTER = "voter excluded by the owner"
+
+#: Why a row of the voting page's database is no vote; its pair is not lost.
+PAGE_REASONS = (HIDDEN_REPEAT, ATTENTION_CHECK, SKIPPED, TAKEN_BACK, EXCLUDED_VOTER)
 
 EMPTY_ANSWER = "empty answer"
 EMPTY_PROMPT = "empty prompt"
@@ -52,6 +60,10 @@ FIXES: Mapping[str, str] = {
     NO_WINNER: "fill in the winner or remove the row",
     DUPLICATE: "remove the repeated row",
     BLANK: "remove the blank line",
+    **dict.fromkeys(
+        PAGE_REASONS,
+        "read without --strict: the voting page's database holds more than votes",
+    ),
 }
 
 Turns = tuple[str, ...]

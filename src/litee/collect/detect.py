@@ -17,6 +17,7 @@ from litee.collect.layouts import (
     pair_votes,
 )
 from litee.collect.trl import trl
+from litee.collect.vote_page import COLUMNS, vote_page
 from litee.errors import ConfigError, InputError
 
 _LAYOUTS: dict[str, Callable[[Sequence[str]], Layout]] = {
@@ -26,6 +27,7 @@ _LAYOUTS: dict[str, Callable[[Sequence[str]], Layout]] = {
     "mt-bench": lambda _: mt_bench(),
     "trl": lambda _: trl(),
     "evalica": evalica,
+    "vote-page": lambda _: vote_page(),
 }
 
 #: What `format` may be.
@@ -70,6 +72,7 @@ def choose_layout(
 def _detect(columns: Sequence[str]) -> str:
     has = set(columns)
     rules: tuple[tuple[str, bool], ...] = (
+        ("vote-page", {*COLUMNS} <= has),
         ("pair-votes", {"pair_id", "prompt", "response_a", "votes"} <= has),
         ("arena", {"winner_model_a", "winner_model_b"} <= has),
         ("mt-bench", {"question_id", "conversation_a", "turn"} <= has and not has & _ARENA_ONLY),

@@ -89,6 +89,9 @@ def write_votes(
     if ties not in TIES:
         raise ConfigError(f"unknown treatment of ties {ties!r}", fix=f"use: {', '.join(TIES)}")
     kind = file_kind(path)
+    if kind == "database":
+        fix = "name a .jsonl, .csv or .parquet file"
+        raise ConfigError("votes are not written to a database", place=str(path), fix=fix)
     tied = sum(vote.winner.class_index == 2 for vote in votes)
     if to == "trl":
         rows = _write(path, kind, _trl_records(votes, kind, path, both=ties == "both"))

@@ -1,4 +1,4 @@
-"""Files to rows: CSV, TSV, JSON lines, JSON and parquet, gzipped or not, one record at a time.
+"""Files to rows: CSV, TSV, JSON lines, JSON, parquet, the voting page's database, one by one.
 
 Broken files end in an `InputError` with the file, the row and the fix. Knows nothing of votes:
 which columns mean what is decided elsewhere.
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from litee.collect.cells import Row
+from litee.collect.vote_page import database_rows
 from litee.errors import InputError
 
 _SUFFIXES = {
@@ -32,6 +33,8 @@ _SUFFIXES = {
     ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".db": "database",
+    ".sqlite": "database",
 }
 _BATCH = 256
 
@@ -50,7 +53,7 @@ class Table:
 
 
 def file_kind(path: Path) -> str:
-    """`csv`, `tsv`, `jsonl`, `json` or `parquet`, from the name (a final `.gz` is ignored).
+    """`csv`, `tsv`, `jsonl`, `json`, `parquet` or `database`, from the name, without a final `.gz`.
 
     >>> file_kind(Path("votes.csv.gz")), file_kind(Path("train-00000.parquet"))
     ('csv', 'parquet')
@@ -83,6 +86,7 @@ def open_table(path: Path) -> Table:
         "jsonl": _json_lines,
         "json": _json_array,
         "parquet": _parquet,
+        "database": database_rows,
     }
     rows = readers[kind](path)
     read: list[Row] = []

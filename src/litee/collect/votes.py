@@ -13,6 +13,7 @@ from pathlib import Path
 from litee.collect.cells import (
     BLANK,
     FIXES,
+    PAGE_REASONS,
     SURROGATE,
     UNEVEN_TURNS,
     Draft,
@@ -87,7 +88,7 @@ def load_pairs(
         for row, draft, _ in _drafts(file, gathering, format, columns, labelled=False):
             gathering.add_pair(row, draft, stem)
     for reason, places in gathering.dropped.examples.items():
-        if reason != BLANK:
+        if reason not in (BLANK, *PAGE_REASONS):
             raise InputError(reason, place=places[0], fix=FIXES[reason])
     if not gathering.pairs:
         raise _nothing_usable([path], gathering.dropped)
