@@ -1,0 +1,117 @@
+"""Draws the next token of every row of a batch, each by its own rule and its own generator.
+
+Rows of one batch may differ in temperature, nucleus, penalty and seed, which is what lets
+requests of several people run together. Knows nothing of models, texts and batches' make-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from litee.predict.generation_settings import SamplingSettings
+
+#: Tokens that are looked at before the whole vocabulary is sorted.
+_FEW = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one answer is drawn; ranges as in `SamplingSettings`.
+
+    Attributes:
+        temperature: divides the logits, 0 takes the most probable token.
+        top_p: mass of the nucleus, in (0, 1].
+        repetition_penalty: of tokens that occurred in prompt or answer, > 0.
+        max_new_tokens: tokens after which the answer is cut off, at least 1.
+        seed: of the answer's own generator.
+        stop: texts that end the answer and are not part of it.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.2
+    max_new_tokens: int = 512
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, settings: SamplingSettings, *, seed: int | None = None, stop: Sequence[str] = ()
+    ) -> Sampling:
+        """From settings, with another seed when one is given."""
+        return cls(
+            settings.temperature,
+            settings.top_p,
+            settings.repetition_penalty,
+            settings.max_new_tokens,
+            settings.seed if seed is None else seed,
+            tuple(stop),
+        )
+
+
+def penalise(logits: Tensor, occurred: Tensor, penalties: Tensor) -> Tensor:
+    """Repetition penalty of CTRL (Keskar et al. 2019, §4.1), as transformers applies it.
+
+    Args:
+        logits: (rows, vocabulary).
+        occurred: (rows, vocabulary) whether the token is in the prompt or the answer so far.
+        penalties: (rows,) θ: positive logits are divided by it, negative ones multiplied.
+
+    >>> logits, occurred = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[True, True, False]])
+    >>> penalise(logits, occurred, torch.tensor([2.0])).tolist()
+    [[1.0, -4.0, 1.0]]
+    """
+    theta = penalties[:, None]
+    changed = torch.where(logits > 0, logits / theta, logits * theta)
+    return torch.where(occurred, changed, logits)
+
+
+def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Tensor) -> Tensor:
+    """One token per row from its nucleus (Holtzman et al. 2020, §3.1).
+
+    The nucleus is the shortest list of most probable tokens whose mass reaches top_p; the token
+    is drawn from it by inverting the cumulative mass at a uniform number, so that a row uses one
+    random number per token whatever the other rows do.
+
+    Args:
+        logits: (rows, vocabulary), penalised.
+        samplings: per row.
+        uniforms: (rows,) numbers in [0, 1).
+
+    Returns:
+        (rows,) token ids.
+
+    >>> rule = Sampling(temperature=1.0, top_p=0.7)
+    >>> shares = torch.tensor([[0.2, 0.5, 0.3]] * 3).log()
+    >>> draw(shares, [rule] * 3, torch.tensor([0.0, 0.62, 0.63])).tolist()
+    [1, 1, 2]
+    """
+    chosen = logits.argmax(-1)
+    warm = [k for k, sampling in enumerate(samplings) if sampling.temperature > 0]
+    if not warm:
+        return chosen
+    rows = torch.tensor(warm, device=logits.device)
+    device = logits.device
+    heat = torch.tensor([samplings[k].temperature for k in warm], device=device)[:, None]
+    mass = torch.tensor([samplings[k].top_p for k in warm], device=device, dtype=torch.float64)
+    scaled = logits[rows].float()
+    scaled = (scaled - scaled.amax(-1, keepdim=True)) / heat
+    log_total = scaled.logsumexp(-1, keepdim=True)
+    few = min(_FEW, logits.shape[1])
+    top, ids = scaled.topk(few, dim=-1)
+    probabilities = (top - log_total).double().exp()
+    if few < logits.shape[1] and bool((probabilities.sum(-1) < mass).any()):
+        top, ids = scaled.sort(dim=-1, descending=True, stable=True)
+        probabilities = (top - log_total).double().exp()
+    after = probabilities.cumsum(-1)
+    inside = (after - probabilities) < mass[:, None]
+    kept = (probabilities * inside).sum(-1)
+    target = uniforms.to(device=device, dtype=torch.float64)[rows] * kept
+    position = (after <= target[:, None]).sum(-1, keepdim=True)
+    last = inside.sum(-1, keepdim=True) - 1
+    chosen[rows] = ids.gather(-1, torch.minimum(position, last))[:, 0]
+    return chosen
