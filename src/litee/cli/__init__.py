@@ -18,6 +18,7 @@ from litee.cli import (
     rank,
     score,
     study,
+    tune,
 )
 from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
 
@@ -50,12 +51,14 @@ app.command()(agree.agree)
 app.command()(rank.rank)
 app.command()(audit.audit)
 app.command()(study.study)
+app.add_typer(tune.app, name="tune")
 app.command()(doctor.doctor)
 
 #: Verb → how to go on after an interruption.
 _HINTS = {
     "fit": "; run the same command with --resume to go on",
     "study": "; run the same command again to go on",
+    "tune": "; run the same command with --resume to go on",
 }
 
 

@@ -174,10 +174,12 @@ def add_lora(
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Hide that PEFT and TRL use names which transformers has renamed; users cannot mend it."""
+    """Hide what PEFT and TRL say of each other and transformers; users cannot mend it."""
     with warnings.catch_warnings():
         for renamed in ("is_gradient_checkpointing", "gradient_checkpointing"):
             warnings.filterwarnings("ignore", f".*`{renamed}` is deprecated", FutureWarning)
+        # checkpoints of a model with an added token hold its whole embedding, exports do not
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers` to `True`", UserWarning)
         yield
 
 
