@@ -69,6 +69,11 @@ class FitSettings(Settings):
     lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     lora_layers: int = Field(4, ge=1, description="Topmost layers below the exit that get LoRA.")
+    lora_final: Literal["bag", "refit"] = Field(
+        "bag",
+        description="What a LoRA member predicts with: bag, the branches of all folds, averaged; "
+        "refit, one more branch that learns from all prompts.",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the LoRA weights.")
     head_learning_rate: float = Field(0.0, ge=0, description="Peak rate of the head; 0 holds it.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of the LoRA weights.")

@@ -136,9 +136,9 @@ BAD_JUDGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "LoRA above the exit": (_edit("members", 2, "start_depth", to=50), "below its exit depth"),
     "no head": (_member("statistics", _remove, "head.safetensors"), "cannot read the head"),
     "half a head": (_member("probe", _shorten, "head.safetensors"), "cannot read the head"),
-    "no adapter": (_member("lora", _remove, "adapter_model.safetensors"), "is missing"),
-    "half an adapter": (_member("lora", _shorten, "adapter_model.safetensors"), "adapter"),
-    "no adapter config": (_member("lora", _remove, "adapter_config.json"), "is missing"),
+    "no adapter": (_member("lora", _remove, "fold1/adapter_model.safetensors"), "is missing"),
+    "half an adapter": (_member("lora", _shorten, "fold0/adapter_model.safetensors"), "adapter"),
+    "no adapter config": (_member("lora", _remove, "fold0/adapter_config.json"), "is missing"),
 }
 
 

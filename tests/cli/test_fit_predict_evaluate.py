@@ -20,26 +20,22 @@ MEMBERS = ("probe", "lora", "joint", "joint-lora")
 
 def run_files(name: str) -> set[str]:
     """Every file that a fit with all kinds of members and two folds leaves behind."""
-    members = {f"members/{kind}-{name}/head.safetensors" for kind in MEMBERS}
+    members = {f"members/{kind}-{name}/head.safetensors" for kind in ("probe", "joint")}
     members |= {
-        f"members/{kind}-{name}/adapter_{part}"
+        f"members/{kind}-{name}/{label}/{file}"
         for kind in ("lora", "joint-lora")
-        for part in ("config.json", "model.safetensors")
+        for label in ("fold0", "fold1")
+        for file in ("adapter_config.json", "adapter_model.safetensors", "head.safetensors")
     }
-    labels = ("fold0", "fold1", "final")
     branches = {
-        f"run/{kind}-{name}/{label}.json" for kind in ("lora", "joint-lora") for label in labels
-    }
-    branches |= {
-        f"run/{kind}-{name}/{label}.safetensors"
+        f"run/{kind}-{name}/{label}.{ending}"
         for kind in ("lora", "joint-lora")
-        for label in labels[:-1]
+        for label in ("fold0", "fold1")
+        for ending in ("json", "safetensors")
     }
     stages = {f"depth-{name}", "dtype", "member-statistics", "reload-check"}
     stages |= {f"member-{kind}-{name}" for kind in ("probe", "joint")}
-    stages |= {
-        f"branch-{kind}-{name}-{label}" for kind in ("lora", "joint-lora") for label in labels
-    }
+    stages |= {f"branch-{kind}-{name}-fold0+fold1" for kind in ("lora", "joint-lora")}
     stages |= {f"states-joint-{name}"}  # the tree's states come from the look at the depths
     return (
         members
@@ -48,7 +44,14 @@ def run_files(name: str) -> set[str]:
         | {f"run/{kind}-{name}.safetensors" for kind in ("probe", "joint")}
         | {"members/statistics/head.safetensors", "run/statistics.safetensors"}
         | {f"run/depth-{name}.json", "run/dtype.json", "run/reload.json"}
-        | {"judge.json", "manifest.json", "receipt.json", "report.json", "report.html", "report.png"}
+        | {
+            "judge.json",
+            "manifest.json",
+            "receipt.json",
+            "report.json",
+            "report.html",
+            "report.png",
+        }
     )
 
 
@@ -229,7 +232,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(
     assert set(other) == set(first)
     for file in (
         "judge.json",
-        f"members/lora-{name}/adapter_model.safetensors",
-        f"members/joint-lora-{name}/adapter_model.safetensors",
+        f"members/lora-{name}/fold0/adapter_model.safetensors",
+        f"members/joint-lora-{name}/fold1/adapter_model.safetensors",
     ):
         assert other[file] != first[file], file

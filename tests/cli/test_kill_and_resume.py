@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from commands import SETTINGS, digests, judge_bytes, litee, vote_rows, write_rows, write_yaml
 
-from litee.finetune.loop import Loop
+from litee.finetune import loop
+from litee.finetune.adapters import Adapters
 from litee.finetune.states import PooledStore, TokenStore
 from litee.predict import fit
 from litee.rundir import RunDir
@@ -49,17 +50,17 @@ def die(*_: object, **__: object) -> None:
     os._exit(KILLED)
 
 
-def before(owner: type, name: str, call: int) -> Callable[[], None]:
+def before(owner: object, name: str, call: int) -> Callable[[], None]:
     """Die instead of the `call`-th call of a method."""
     return _patch(owner, name, call, after=False)
 
 
-def after(owner: type, name: str, call: int) -> Callable[[], None]:
+def after(owner: object, name: str, call: int) -> Callable[[], None]:
     """Die right after the `call`-th call of a method."""
     return _patch(owner, name, call, after=True)
 
 
-def _patch(owner: type, name: str, call: int, *, after: bool) -> Callable[[], None]:
+def _patch(owner: object, name: str, call: int, *, after: bool) -> Callable[[], None]:
     def arm() -> None:
         plain = getattr(owner, name)
         calls = 0
@@ -83,17 +84,17 @@ def steps_after_save(saves: int, steps: int) -> Callable[[], None]:
     """Die `steps` optimiser steps after a checkpoint."""
 
     def arm() -> None:
-        plain = Loop._save
+        plain = loop._save
         calls = 0
 
-        def save(self: Loop) -> None:
+        def save(*given: object) -> None:
             nonlocal calls
             calls += 1
-            plain(self)
+            plain(*given)
             if calls == saves:
-                after(Loop, "_step", steps)()
+                after(loop, "_round", steps)()
 
-        Loop._save = save  # type: ignore[method-assign]
+        loop._save = save
 
     return arm
 
@@ -129,17 +130,15 @@ POINTS = {
     "a probe member, not marked": at_stage("member-probe"),
     "token states half computed": before(TokenStore, "_compute", 2),
     "token states written, not marked": after(TokenStore, "_flush", 1),
-    "the first fold's branch, not marked": at_stage("branch-lora", "fold0"),
-    "the first checkpoint of a branch": after(Loop, "_save", 1),
-    "two steps after the first checkpoint": after(Loop, "_step", 2),
-    "the second checkpoint of a branch": after(Loop, "_save", 1),
-    "the second fold's branch, not marked": at_stage("branch-lora", "fold1"),
-    "the second checkpoint of the second fold": after(Loop, "_save", 2),
-    "the final branch, not marked": at_stage("branch-lora", "final"),
-    "two steps after the second checkpoint of the final branch": steps_after_save(2, 2),
+    "the first checkpoint of the branches": after(loop, "_save", 1),
+    "two steps after the first checkpoint": after(loop, "_round", 2),
+    "the second checkpoint of the branches": after(loop, "_save", 1),
+    "the first branch saved, the second not": after(Adapters, "save", 1),
+    "the branches, not marked": at_stage("branch-lora"),
+    "a step after the second checkpoint": steps_after_save(2, 1),
     "joint states, not marked": at_stage("states-joint"),
-    "the third checkpoint of a branch on joint sequences": after(Loop, "_save", 3),
-    "the final branch on joint sequences": at_stage("branch-joint", "final"),
+    "the third checkpoint of branches on joint sequences": after(loop, "_save", 3),
+    "the branches on joint sequences, not marked": at_stage("branch-joint"),
     "the fresh process that reloads the judge": in_reload_check,
     "the check of the saved judge, not marked": at_stage("reload-check"),
 }
@@ -165,7 +164,7 @@ def same_judge(run: Path, whole: Path, votes: Path, folder: Path) -> None:
 
 
 def test_killed_at_every_stage(command, judge, votes, tmp_path, monkeypatch, quick):
-    """One run, killed at 20 points one after the other, against one that was left alone."""
+    """One run, killed at 18 points one after the other, against one that was left alone."""
     monkeypatch.setenv("LITEE_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
     for name, arm in POINTS.items():
@@ -249,13 +248,13 @@ def test_real_signals(command, judge, votes, tmp_path, monkeypatch, quick):
     """SIGKILL while a branch trains, then Ctrl-C while the next one does."""
     run, cache = tmp_path / "run", tmp_path / "cache"
     found = start(command, run, cache)
-    wait_for(lambda: any(run.glob("run/lora-*/fold0.checkpoint")), found)
+    wait_for(lambda: any(run.glob("run/lora-*/*.checkpoint")), found)
     code, _ = end(found, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not any(run.glob("stages/branch-lora-*"))
 
     found = start(command, run, cache, "--resume")
-    wait_for(lambda: any(run.glob("stages/branch-lora-*-fold0.json")), found)
+    wait_for(lambda: any(run.glob("stages/branch-lora-*.json")), found)
     code, err = end(found, signal.SIGINT)
     assert code == 130
     assert err.endswith("litee: interrupted; run the same command with --resume to go on\n")

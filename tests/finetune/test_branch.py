@@ -17,12 +17,16 @@ from transformers import AutoModel, AutoModelForCausalLM
 from litee.config import FitSettings
 from litee.encode.forest import EncodedPair, grow
 from litee.errors import ModelError
+from litee.finetune import adapters as adapters_module
 from litee.finetune import branch as branch_module
+from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.backbones import find_backbone, load_backbone
-from litee.finetune.branch import Adapters, Branch, Examples, make_batches, train_branch
+from litee.finetune.batches import make_batches
+from litee.finetune.branch import Branch, Examples, Lesson, answers, train_together
 from litee.finetune.heads import make_head
 from litee.finetune.probe import PairStates, fit_probe, predict_head
 from litee.finetune.states import PooledStore, TokenStore
+from litee.finetune.trunk import lay_out, pooled
 from tiny_models import FAMILIES, WINDOW, plain_states
 
 START, EXIT = 1, 3
@@ -112,6 +116,18 @@ def one_batch(forest, pairs):
     return batch
 
 
+def loss_of(branch, batch, examples, smoothing=0.0, seed=None):
+    (states,) = answers([branch], [batch.pack], None if seed is None else [seed])
+    return branch.loss(states, batch, examples, smoothing)
+
+
+def train_branch(branch, training, validation, *, settings, seed, checkpoint, title):
+    lesson = Lesson(training, validation, seed)
+    return train_together(
+        [branch], [lesson], settings=settings, checkpoint=checkpoint, title=title
+    )[0]
+
+
 # gradients
 
 
@@ -135,9 +151,9 @@ def plain_peft(folder, branch):
     )
     peft = get_peft_model(decoder.get_decoder(), config, adapter_name=branch.name)
     names = dict(peft.named_parameters())
-    for name, parameter in branch.adapters.use(branch.name).items():
+    for name, parameter in branch.adapters.parameters(branch.name).items():
         names[name].data.copy_(parameter.data)
-    return decoder, {n: names[n] for n in branch.adapters.use(branch.name)}
+    return decoder, {n: names[n] for n in branch.adapters.parameters(branch.name)}
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -151,9 +167,9 @@ def test_gradients_equal_those_of_plain_sequences_through_plain_peft(
     made = Setting(folder, tmp_path, count=5)
     branch = made.branch(pooling=pooling, shaken=True)
     forest, examples = made.forest, made.examples
-    loss, weight = branch.loss(one_batch(forest, examples.pairs), examples, 0.1)
+    loss, weight = loss_of(branch, one_batch(forest, examples.pairs), examples, 0.1)
     loss.backward()
-    ours = {n: p.grad for n, p in made.adapters.use("one").items()}
+    ours = {n: p.grad for n, p in made.adapters.parameters("one").items()}
 
     model, reference = plain_peft(folder, branch)
     branch.head.zero_grad()
@@ -227,10 +243,8 @@ def test_two_adapters_side_by_side_do_not_disturb_each_other(made):
     other = second.log_probabilities(made.examples.pairs)
     assert (other - alone).abs().max() > 1e-3
     assert torch.equal(first.log_probabilities(made.examples.pairs), alone)
-    loss, _ = second.loss(one_batch(made.forest, made.examples.pairs), made.examples, 0.0)
+    loss, _ = loss_of(second, one_batch(made.forest, made.examples.pairs), made.examples)
     assert torch.equal(first.log_probabilities(made.examples.pairs), alone)
-    made.adapters.use("two")
-    loss, _ = second.loss(one_batch(made.forest, made.examples.pairs), made.examples, 0.0)
     loss.backward()
     grads = {n: p.grad for n, p in made.adapters.model.named_parameters() if p.grad is not None}
     assert grads and all(".two." in name for name in grads)
@@ -238,16 +252,177 @@ def test_two_adapters_side_by_side_do_not_disturb_each_other(made):
     assert torch.equal(first.log_probabilities(made.examples.pairs), alone)
 
 
-def test_off_is_the_frozen_model(made):
+def test_without_segments_it_is_the_frozen_model(made):
     branch = made.branch(shaken=True)
     fresh = made.branch("fresh")  # B is zero: the frozen model
     expected = fresh.states(range(len(made.forest.leaves)))
     assert (branch.states(range(len(made.forest.leaves))) - expected).abs().max() > 1e-3
-    made.adapters.use("one")
-    with made.adapters.off(), torch.inference_mode():
-        pack = one_batch(made.forest, made.examples.pairs).pack
-        order = [leaf for _, held in pack.groups for leaf in held]
-        torch.testing.assert_close(branch.answers(pack), expected[order], atol=1e-4, rtol=1e-4)
+    pack = one_batch(made.forest, made.examples.pairs).pack
+    trees = lay_out(made.forest, pack)
+    with torch.inference_mode():
+        top = made.backbone.trunk.run(
+            trees, start=START, states=made.store.states(pack), depths=[EXIT]
+        )
+    found = pooled(top[EXIT], trees)[:, 0]
+    torch.testing.assert_close(found, expected[list(trees.leaves)], atol=1e-5, rtol=1e-5)
+
+
+# many branches in one pass
+
+
+def three_branches(made):
+    """Branches that differ in seed, rank and depth, and batches of their own."""
+    given = ((1, None, None), (2, 5, None), (3, 2, START + 1))
+    branches, batches = [], []
+    for number, (seed, rank, start) in enumerate(given):
+        name = f"b{number}"
+        parameters = made.adapters.add(name, seed=seed, rank=rank, start=start)
+        rng = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.1)
+        branches.append(
+            Branch(made.adapters, name, head=made.head(seed), store=made.store, pooling="last")
+        )
+        batches.append(one_batch(made.forest, made.examples.pairs[number : number + 5]))
+    return branches, batches
+
+
+def test_ranks_and_depths_of_branches_are_their_own(made):
+    three_branches(made)
+    shapes = {
+        name: {len(p) for n, p in made.adapters.parameters(name).items() if "lora_A" in n}
+        for name in ("b0", "b1", "b2")
+    }
+    assert shapes == {"b0": {3}, "b1": {5}, "b2": {2}}
+    layers = {n.split("layers.")[1][0] for n in made.adapters.parameters("b2")}
+    assert layers == {str(START + 1)}
+    with pytest.raises(ValueError, match="start 0 is not in 1 … 2"):
+        made.adapters.add("low", seed=0, start=0)
+
+
+@pytest.mark.parametrize("seeds", [None, [7, 8, 9]])
+def test_one_pass_gives_states_and_gradients_of_single_passes(tiny, tmp_path, seeds):
+    options = SETTINGS.model_copy(update={"lora_dropout": 0.2})
+    made = Setting(tiny("gemma3"), tmp_path, options=options)
+    branches, batches = three_branches(made)
+
+    def gradients():
+        found = {}
+        for branch in branches:
+            for name, parameter in made.adapters.parameters(branch.name).items():
+                found[name], parameter.grad = parameter.grad, None
+        return found
+
+    together = answers(branches, [b.pack for b in batches], seeds)
+    sum(states.square().sum() for states in together).backward()
+    joint = gradients()
+    for number, (branch, batch) in enumerate(zip(branches, batches, strict=True)):
+        (alone,) = answers([branch], [batch.pack], seeds and [seeds[number]])
+        torch.testing.assert_close(together[number], alone, atol=1e-6, rtol=1e-6)
+        alone.square().sum().backward()
+    single = gradients()
+    assert joint.keys() == single.keys()
+    for name, gradient in single.items():
+        scale = gradient.abs().max()
+        assert scale > 0, name
+        assert (joint[name] - gradient).abs().max() <= 2e-5 * scale, name
+
+
+def test_batched_products_are_those_one_by_one(made):
+    made.branch("one", seed=1, shaken=True)
+    made.branch("two", seed=2, shaken=True)
+    layer = next(
+        m for m in made.adapters.model.modules() if isinstance(m, adapters_module.LoraLinear)
+    )
+    x = torch.randn(1, 12, layer.in_features)
+    for seed in (None, 4):
+        plans = [
+            adapters_module._Plan([Segment("one", 6, seed), Segment("two", 6, seed)], x.device)
+            for _ in range(2)
+        ]
+        layer.lora_dropout["one"] = layer.lora_dropout["two"] = torch.nn.Dropout(0.3)
+        one = adapters_module._one_by_one(layer, x, plans[0], layer.out_features)
+        two = adapters_module._batched(layer, x, plans[1], layer.out_features)
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+        assert (one[:, :6] - one[:, 6:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    x = torch.ones(1, 300, 333)
+    generator = torch.Generator().manual_seed(0)
+    kept, factor = adapters_module._dropped(x, torch.nn.Dropout(p), generator)
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert (kept == 0).float().mean().item() == pytest.approx(p, abs=0.01)
+    assert factor == pytest.approx(1 / (1 - p))
+    again, _ = adapters_module._dropped(x, torch.nn.Dropout(p), torch.Generator().manual_seed(0))
+    assert torch.equal(kept, again)
+    other, _ = adapters_module._dropped(x, torch.nn.Dropout(p), generator)
+    assert not torch.equal(kept, other)
+
+
+def test_branches_trained_together_end_as_each_alone(tiny, tmp_path):
+    options = SETTINGS.model_copy(
+        update={"lora_dropout": 0.2, "batch_tokens": 64, "num_train_epochs": 4, "patience": 3}
+    )
+
+    def lessons(made):
+        rest = [np.arange(6), np.arange(8), np.array([0, 7])]
+        own = made.examples
+        return [
+            Lesson(Examples(r, own.shares[r], own.weights[r]), own, seed)
+            for seed, r in enumerate(rest)
+        ]
+
+    def learnt(made, names, folder, which):
+        branches = [
+            made.branch(n, seed=k, head=made.head(k)) for k, n in zip(which, names, strict=True)
+        ]
+        given = [lessons(made)[k] for k in which]
+        histories = train_together(
+            branches, given, settings=options, checkpoint=folder / "c", title="test"
+        )
+        return histories, [b.log_probabilities(made.examples.pairs) for b in branches]
+
+    made = Setting(tiny("llama"), tmp_path / "all", options=options)
+    together, predicted = learnt(made, ["one", "two", "three"], tmp_path / "all", [0, 1, 2])
+    assert len({h.step for h in together}) > 1
+    for number in range(3):
+        folder = tmp_path / str(number)
+        made = Setting(tiny("llama"), folder, options=options)
+        (history,), (alone,) = learnt(made, ["one"], folder, [number])
+        assert (history.step, history.best_step) == (
+            together[number].step,
+            together[number].best_step,
+        )
+        found = [loss for _, loss in together[number].validation]
+        assert found == pytest.approx([loss for _, loss in history.validation], abs=1e-5)
+        torch.testing.assert_close(predicted[number], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_out_of_time_keeps_the_best_state(tiny, tmp_path):
+    options = SETTINGS.model_copy(update={"batch_tokens": 64, "num_train_epochs": 3})
+    made = Setting(tiny("llama"), tmp_path, options=options)
+    branches = [made.branch(name, seed=k) for k, name in enumerate(["one", "two"])]
+    lessons = [Lesson(made.examples, made.examples, seed) for seed in (0, 1)]
+    asked = []
+
+    def late():
+        asked.append(1)
+        return len(asked) > 3
+
+    histories = train_together(
+        branches, lessons, settings=options, checkpoint=tmp_path / "c", title="t", out_of_time=late
+    )
+    assert [h.step for h in histories] == [3, 3]
+    assert all(h.stopped == "the time is up" for h in histories)
+    for branch, history in zip(branches, histories, strict=True):
+        log_p = branch.log_probabilities(made.examples.pairs).numpy()
+        losses = -(made.examples.shares * log_p).sum(1)
+        found = np.average(losses, weights=made.examples.weights)
+        assert found == pytest.approx(history.best_loss, abs=1e-6)
+        assert history.best_loss == min(loss for _, loss in history.validation)
 
 
 # files
@@ -325,7 +500,7 @@ def test_a_damaged_adapter_is_a_model_error(made, tiny, tmp_path, damage):
 
 
 def digest(made, name):
-    parameters = made.adapters.use(name)
+    parameters = made.adapters.parameters(name)
     data = b"".join(p.detach().numpy().tobytes() for _, p in sorted(parameters.items()))
     return hashlib.sha256(data).hexdigest()
 
@@ -399,11 +574,10 @@ def test_dropout_works_while_training_and_not_while_judging(tiny, tmp_path):
     made = Setting(tiny("llama"), tmp_path, options=options)
     branch = made.branch(shaken=True)
     batch = one_batch(made.forest, made.examples.pairs)
-    made.adapters.training(True)
     losses = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        losses.append(branch.loss(batch, made.examples, 0.0)[0].item())
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)  # it draws from its own seed alone
+        losses.append(loss_of(branch, batch, made.examples, seed=seed)[0].item())
     assert losses[0] == losses[1] != losses[2]
     first = branch.log_probabilities(made.examples.pairs)
     assert torch.equal(first, branch.log_probabilities(made.examples.pairs))
@@ -426,10 +600,10 @@ def test_frozen_layers_have_no_dropout_when_they_are_run_again(tiny, tmp_path):
     folder = save_tiny(tmp_path / "model", "llama", attention_dropout=0.5)
     made = Setting(folder, tmp_path, keep=False)
     branch = made.branch()
-    pack = one_batch(made.forest, made.examples.pairs).pack
-    expected = made.store.states(pack)
-    branch.adapters.training(True)
-    assert torch.equal(made.store.states(pack), expected)
+    batch = one_batch(made.forest, made.examples.pairs)
+    expected = made.store.states(batch.pack)
+    loss_of(branch, batch, made.examples, seed=1)
+    assert torch.equal(made.store.states(batch.pack), expected)
 
 
 def test_a_held_head_stays_and_a_free_one_moves(tiny, tmp_path):

@@ -238,8 +238,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_fix(tmp_path, bad):
     assert "--learning-rate" in caught.value.fix
     assert torch.isfinite(weights["w"]).all()
     with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["history"])["step"] == 2
-        assert torch.isfinite(file.get_tensor("now.w")).all()
+        assert json.loads(file.metadata()["loops"])[0]["history"]["step"] == 2
+        assert torch.isfinite(file.get_tensor("0.now.w")).all()
 
 
 # resume

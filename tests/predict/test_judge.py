@@ -13,6 +13,7 @@ from tiny_judge import ALL_MEMBERS, EXIT, PAIRS, SCALING, by_hand, encoder, join
 
 from litee.errors import ModelError
 from litee.predict import judge as judge_module
+from litee.predict import runner as runner_module
 from litee.predict.artifact import FORMAT_VERSION, load_judge_file, save_judge_file
 from litee.predict.calibration import Calibration
 from litee.predict.judge import Judge
@@ -108,7 +109,8 @@ def test_a_stream_takes_no_more_pairs_than_it_needs(judge, monkeypatch):
 
 def test_small_packs_change_nothing(judge, monkeypatch):
     whole = judge.predict(PAIRS)
-    monkeypatch.setattr(judge_module, "PACK_TOKENS", 50)
+    monkeypatch.setattr(runner_module, "PACK_TOKENS", 50)
+    monkeypatch.setattr(runner_module, "PASS_TOKENS", 100)
     np.testing.assert_allclose(table(judge.predict(PAIRS)), table(whole), atol=1e-5)
 
 
@@ -280,7 +282,7 @@ def test_damaged_members_are_model_errors(copied):
 
 @pytest.mark.parametrize("file", ["head.safetensors", "adapter_config.json"])
 def test_missing_member_files_are_model_errors(copied, file):
-    (copied / "members" / "lora" / file).unlink()
+    (copied / "members" / "lora" / "fold1" / file).unlink()
     with pytest.raises(ModelError):
         Judge.from_pretrained(copied)
 
@@ -321,7 +323,9 @@ class Bomb:
 @pytest.mark.parametrize("keep", [True, False])
 def test_no_pickle_is_ever_opened(copied, tmp_path, monkeypatch, keep):
     """Beside the safetensors they are passed over, in their place they are refused."""
-    for member in (copied / "members").iterdir():
+    folders = [file.parent for file in (copied / "members").rglob("head.safetensors")]
+    assert len(folders) == 7
+    for member in folders:
         for name in ("adapter_model.bin", "head.bin", "head.pt", "pytorch_model.bin"):
             torch.save(Bomb(str(tmp_path / "boom")), member / name)
         if not keep:

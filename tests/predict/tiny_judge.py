@@ -14,8 +14,9 @@ from litee.config import FitSettings
 from litee.encode.budget import TokenBudget
 from litee.encode.forest import PairEncoder
 from litee.encode.templates import TEMPLATE_VERSION, Template
+from litee.finetune.adapters import Adapters
 from litee.finetune.backbones import find_backbone, load_backbone
-from litee.finetune.branch import Adapters, load_head, save_head
+from litee.finetune.branch import load_head, save_head
 from litee.finetune.heads import make_head
 from litee.finetune.statistics import statistics_states
 from litee.predict.artifact import BackboneEntry, JudgeFile, MemberEntry, save_judge_file
@@ -42,9 +43,20 @@ KINDS = {
     for kind, given in {
         "statistics": {"kind": "statistics"},
         "probe": {"kind": "probe", "encoder": "tree", "pooling": "last+mean"},
-        "lora": {"kind": "lora", "encoder": "tree", "start_depth": START},
+        "lora": {
+            "kind": "lora",
+            "encoder": "tree",
+            "start_depth": START,
+            "branches": ("fold0", "fold1", "fold2"),
+        },
         "joint": {"kind": "probe", "encoder": "joint", "head": "joint"},
-        "joint-lora": {"kind": "lora", "encoder": "joint", "head": "joint", "start_depth": START},
+        "joint-lora": {
+            "kind": "lora",
+            "encoder": "joint",
+            "head": "joint",
+            "start_depth": START + 1,
+            "branches": ("final",),
+        },
     }.items()
 }
 
@@ -82,13 +94,18 @@ def write_judge(
             entry = entry.model_copy(update={"head": head})
         target = folder / "members" / entry.name
         width = 30 if kind == "statistics" else 32 * len(entry.pooling.split("+"))
-        save_head(_random_head(entry.head, width, seed), target / "head.safetensors")
-        if entry.kind == "lora":
-            parameters = adapters.add(f"a{seed}", seed=seed)
+        if entry.kind != "lora":
+            save_head(_random_head(entry.head, width, seed), target / "head.safetensors")
+        for number, branch in enumerate(entry.branches):
+            head_of = _random_head(entry.head, width, seed + 10 * number)
+            save_head(head_of, target / branch / "head.safetensors")
+            parameters = adapters.add(
+                f"a{seed}{branch}", seed=seed + number, start=entry.start_depth
+            )
             with torch.no_grad():
                 for parameter in parameters.values():
-                    parameter.add_(0.1)
-            adapters.save(f"a{seed}", target)
+                    parameter.add_(0.1 - 0.04 * number)
+            adapters.save(f"a{seed}{branch}", target / branch)
         entries.append(entry)
     weights = weights or [1 / len(entries)] * len(entries)
     exponent = 0.5 if pool == "power" else 1.0
@@ -134,6 +151,14 @@ def by_hand(judge: TinyJudge, pairs):
 
 def _member(judge, entry, pairs):
     target = judge.folder / "members" / entry.name
+    if entry.branches:
+        logs = [np.log(_reader(judge, entry, pairs, target / b)) for b in entry.branches]
+        mean = np.exp(np.mean(logs, axis=0))
+        return mean / mean.sum(1, keepdims=True)
+    return _reader(judge, entry, pairs, target)
+
+
+def _reader(judge, entry, pairs, target):
     head = load_head(entry.head, target / "head.safetensors")
     if entry.kind == "statistics":
         data = statistics_states(pairs)

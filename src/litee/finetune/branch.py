@@ -8,29 +8,28 @@ folds and ensembles.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from litee.config import FitSettings
-from litee.encode.forest import Forest, Pack, pack_leaves
+from litee.encode.forest import Pack, pack_leaves
 from litee.errors import ModelError
+from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.batches import Batch, make_batches
 from litee.finetune.heads import HeadName, PairHead, make_head
-from litee.finetune.loop import History, Loop, LoopSettings
+from litee.finetune.loop import History, Loop, LoopSettings, Part, run_together
 from litee.finetune.probe import Floats, Ints
 from litee.finetune.states import PACK_TOKENS, TokenStore
-from litee.finetune.trunk import Trunk, lay_out, pooled
-from litee.rundir import atomic_path, write_json
+from litee.finetune.trunk import lay_out, pooled
+from litee.rundir import atomic_path
 
 Pooling = str
 
@@ -54,132 +53,18 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    pack: Pack
-    rows: Ints
+class Lesson:
+    """What one branch learns from, and what stops it.
 
-
-class Adapters:
-    """PEFT adapters on the layers start … exit - 1 of a trunk; any number side by side.
-
-    Args:
-        trunk: whose top layers are adapted; its depth is the exit depth.
-        start: number of frozen layers below.
-        settings: rank, alpha, dropout.
-        backbone: the backbone's name, for the adapter's config.
+    Attributes:
+        training: examples to learn from.
+        validation: examples on other prompts, for the early stop.
+        seed: of the order of batches and of the dropout.
     """
 
-    def __init__(self, trunk: Trunk, *, start: int, settings: FitSettings, backbone: str) -> None:
-        self.trunk, self.start, self.settings = trunk, start, settings
-        self.backbone = backbone
-        self.model: PeftModel | None = None
-        layer = trunk.layers[start]
-        linear = (name for name, part in layer.named_modules() if isinstance(part, nn.Linear))
-        self._linear = sorted({name.rsplit(".", 1)[-1] for name in linear})
-
-    def add(self, name: str, *, seed: int) -> dict[str, Tensor]:
-        """A fresh adapter: A random from `seed`, B zero. Returns its trainable tensors."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            if self.model is None:
-                with _known_warning():
-                    model = get_peft_model(self.trunk.decoder, self._config(), adapter_name=name)
-                self.model = model
-            else:
-                self.model.add_adapter(name, self._config())
-        return self.use(name)
-
-    def load(self, name: str, folder: Path) -> None:
-        """Add an adapter from a PEFT folder; only safetensors are read.
-
-        Raises:
-            ModelError: the folder has no safetensors, or they do not fit.
-        """
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (folder / file).is_file():  # PEFT would look on the hub, or for a pickle
-                raise ModelError(f"{file} is missing", place=str(folder), fix="fit the judge again")
-        try:
-            if self.model is None:
-                with _known_warning():
-                    self.model = PeftModel.from_pretrained(
-                        self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
-                    )
-            else:
-                self.model.load_adapter(str(folder), adapter_name=name)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            problem = f"cannot read the adapter: {str(error).partition(chr(10))[0]}"
-            raise ModelError(problem, place=str(folder), fix="fit the judge again") from error
-        self.model.eval()
-
-    def use(self, name: str) -> dict[str, Tensor]:
-        """Make one adapter the active one. Returns its tensors by full name."""
-        assert self.model is not None
-        self.model.set_adapter(name)
-        return {n: p for n, p in self.model.named_parameters() if f".{name}." in n}
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Within the block no adapter is active: the frozen model."""
-        assert self.model is not None
-        with self.model.disable_adapter():
-            yield
-
-    def drop(self, name: str) -> None:
-        """Forget an adapter."""
-        assert self.model is not None
-        with _known_warning():
-            self.model.delete_adapter(name)
-
-    def remove(self) -> None:
-        """Take all adapters off the trunk, which is then as it was before the first one."""
-        if self.model is not None:
-            self.model.unload()
-            self.model = None
-
-    def save(self, name: str, folder: Path) -> None:
-        """Write adapter_config.json and adapter_model.safetensors, as PEFT does."""
-        assert self.model is not None
-        folder.mkdir(parents=True, exist_ok=True)
-        state = get_peft_model_state_dict(
-            self.model, adapter_name=name, save_embedding_layers=False
-        )
-        with atomic_path(folder / "adapter_model.safetensors") as temporary:
-            save_file({k: v.contiguous() for k, v in sorted(state.items())}, temporary)
-        # written here and not by PEFT, which lists its sets in the order of this process's hashes
-        config = {
-            **self.model.peft_config[name].to_dict(),
-            "inference_mode": True,
-            "base_model_name_or_path": self.backbone,
-        }
-        plain = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(config.items())}
-        write_json(folder / "adapter_config.json", plain)
-
-    def training(self, active: bool) -> None:
-        """Switch dropout on or off."""
-        assert self.model is not None
-        self.model.train(active)
-        for layer in self.trunk.layers[: self.start]:  # their states are fixed, kept or not
-            layer.eval()
-
-    def _config(self) -> LoraConfig:
-        return LoraConfig(
-            task_type="FEATURE_EXTRACTION",
-            r=self.settings.lora_r,
-            lora_alpha=self.settings.lora_alpha,
-            lora_dropout=self.settings.lora_dropout,
-            target_modules=self._linear,
-            layers_to_transform=list(range(self.start, self.trunk.depth)),
-            layers_pattern="layers",
-        )
-
-
-@contextmanager
-def _known_warning() -> Iterator[None]:
-    """Hide that PEFT reads an attribute which transformers has renamed; users cannot mend it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
-        yield
+    training: Examples
+    validation: Examples
+    seed: int
 
 
 class Branch:
@@ -199,26 +84,13 @@ class Branch:
         self.adapters, self.name, self.head, self.store = adapters, name, head, store
         self.columns = list(POOLINGS[pooling])
 
-    def answers(self, pack: Pack) -> Tensor:
-        """(leaves of the pack, width) pooled states after the adapted layers."""
-        trees = lay_out(self.store.forest, pack, self.adapters.trunk.device)
-        depth = self.adapters.trunk.depth
-        states = self.store.states(pack)
-        found = self.adapters.trunk.run(
-            trees, start=self.adapters.start, states=states, depths=[depth]
-        )[depth]
-        return pooled(found, trees)[:, self.columns].flatten(1)
-
     def states(self, leaves: Sequence[int]) -> Tensor:
         """(all leaves of the forest, width) pooled states; rows not asked for are zero."""
-        self.adapters.use(self.name)
-        self.adapters.training(False)
         forest = self.store.forest
         rows = torch.zeros(len(forest.leaves), self.head.width)
         with torch.inference_mode():
             for pack in pack_leaves(forest, leaves, PACK_TOKENS):
-                order = [leaf for _, held in pack.groups for leaf in held]
-                rows[order] = self.answers(pack).cpu()
+                rows[_order(pack)] = answers([self], [pack])[0].cpu()
         return rows
 
     def log_probabilities(self, pairs: Ints) -> Tensor:
@@ -230,13 +102,18 @@ class Branch:
             found: Tensor = self.head(states[left], states[right]).double()
         return found
 
-    def loss(self, batch: _Batch, examples: Examples, smoothing: float) -> tuple[Tensor, float]:
-        """Sum of weighted cross-entropies of a batch, and the sum of its weights."""
-        order = {
-            leaf: row
-            for row, leaf in enumerate(leaf for _, held in batch.pack.groups for leaf in held)
-        }
-        states = self.answers(batch.pack)
+    def loss(
+        self, states: Tensor, batch: Batch, examples: Examples, smoothing: float
+    ) -> tuple[Tensor, float]:
+        """Sum of weighted cross-entropies of a batch, and the sum of its weights.
+
+        Args:
+            states: (leaves of the batch's pack, width) pooled states, on the CPU.
+            batch: the pairs.
+            examples: their votes.
+            smoothing: share of the target that is spread evenly.
+        """
+        order = {leaf: row for row, leaf in enumerate(_order(batch.pack))}
         forest = self.store.forest
         pairs = examples.pairs[batch.rows]
         left = states[[order[int(leaf)] for leaf in forest.left[pairs]]]
@@ -248,110 +125,110 @@ class Branch:
         return (losses * weight).sum(), float(weight.sum())
 
 
-def train_branch(
-    branch: Branch,
-    training: Examples,
-    validation: Examples,
-    *,
-    settings: FitSettings,
-    seed: int,
-    checkpoint: Path,
-    title: str,
-) -> History:
-    """Train a branch in place and leave its best state in.
+def answers(
+    branches: Sequence[Branch], packs: Sequence[Pack], seeds: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Pooled states after the adapted layers, every branch on its own pack, all in one pass.
 
     Args:
-        branch: with a fresh adapter and the probe's head.
-        training: examples to learn from.
-        validation: examples on other prompts, for the early stop.
+        branches: over the same store.
+        packs: one per branch.
+        seeds: of the branches' dropout; none when None.
+
+    Returns:
+        Per branch (leaves of its pack, width), on the CPU.
+    """
+    store, adapters = branches[0].store, branches[0].adapters
+    pack = Pack(sum((p.groups for p in packs), ()), sum(p.tokens for p in packs))
+    trunk = adapters.trunk
+    trees = lay_out(store.forest, pack, trunk.device)
+    drawn: Sequence[int | None] = seeds or [None] * len(branches)
+    segments = [
+        Segment(branch.name, own.tokens, seed)
+        for branch, own, seed in zip(branches, packs, drawn, strict=True)
+    ]
+    states = store.states(pack)
+    with adapters.together(segments):
+        found = trunk.run(trees, start=adapters.start, states=states, depths=[trunk.depth])
+    rows = pooled(found[trunk.depth], trees).cpu()
+    counts = [len(_order(own)) for own in packs]
+    return [
+        part[:, branch.columns].flatten(1)
+        for branch, part in zip(branches, torch.split(rows, counts), strict=True)
+    ]
+
+
+def _order(pack: Pack) -> list[int]:
+    """Leaf numbers as they lie in a pack."""
+    return [leaf for _, held in pack.groups for leaf in held]
+
+
+def train_together(
+    branches: Sequence[Branch],
+    lessons: Sequence[Lesson],
+    *,
+    settings: FitSettings,
+    checkpoint: Path,
+    title: str,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[History]:
+    """Train branches side by side, in place, and leave their best states in.
+
+    Each ends as it would alone: what it learns from, its seed and its stop are its own.
+
+    Args:
+        branches: with fresh adapters, each with its probe's head.
+        lessons: one per branch.
         settings: rates and sizes.
-        seed: of order and dropout.
         checkpoint: file to resume from.
         title: of the progress bar.
+        out_of_time: asked before each step; when true, all stop with their best states.
     """
-    parameters = branch.adapters.use(branch.name)
+    loops = [
+        _loop(branch, lesson, settings=settings, checkpoint=checkpoint)
+        for branch, lesson in zip(branches, lessons, strict=True)
+    ]
+
+    def losses(parts: Sequence[Part[Batch]]) -> list[tuple[Tensor, float]]:
+        own = [branches[part.loop] for part in parts]
+        packs = [part.batch.pack for part in parts]
+        found = answers(own, packs, [part.seed for part in parts])
+        return [
+            branch.loss(states, part.batch, lessons[part.loop].training, settings.label_smoothing)
+            for branch, states, part in zip(own, found, parts, strict=True)
+        ]
+
+    return run_together(loops, losses, checkpoint=checkpoint, title=title, out_of_time=out_of_time)
+
+
+def _loop(
+    branch: Branch, lesson: Lesson, *, settings: FitSettings, checkpoint: Path
+) -> Loop[Batch]:
+    training, validation, seed = lesson.training, lesson.validation, lesson.seed
+    parameters = branch.adapters.parameters(branch.name)
     if settings.head_learning_rate > 0:
         parameters |= {f"head.{n}": p for n, p in branch.head.named_parameters()}
     for parameter in branch.head.parameters():
         parameter.requires_grad_(settings.head_learning_rate > 0)
 
     @lru_cache(maxsize=1)
-    def batches(epoch: int) -> list[_Batch]:
+    def batches(epoch: int) -> list[Batch]:
         rng = np.random.default_rng([seed, epoch])
         return make_batches(branch.store.forest, training.pairs, settings.batch_tokens, rng)
-
-    def loss(batch: _Batch) -> tuple[Tensor, float]:
-        branch.adapters.training(True)
-        return branch.loss(batch, training, settings.label_smoothing)
 
     def validate() -> float:
         log_p = branch.log_probabilities(validation.pairs).numpy()
         losses = -(validation.shares * log_p).sum(1)
         return float(np.average(losses, weights=validation.weights))
 
-    loop = Loop(
+    return Loop(
         parameters,
         batches=batches,
-        loss=loss,
         validate=validate,
         settings=LoopSettings.of(settings, seed=seed),
         checkpoint=checkpoint,
         rates={n: settings.head_learning_rate for n in parameters if n.startswith("head.")},
     )
-    return loop.run(title=title)
-
-
-def make_batches(
-    forest: Forest, pairs: Ints, max_tokens: int, rng: np.random.Generator
-) -> list[_Batch]:
-    """Batches of pairs, prompt by prompt in random order, so that answers are shared.
-
-    Args:
-        forest: the texts.
-        pairs: numbers of the pairs to use; a batch's rows index this array.
-        max_tokens: branch and prefix tokens per batch, exceeded only by a single pair.
-        rng: order of prompts and of pairs within a prompt.
-    """
-    of_prefix: dict[int, list[int]] = {}
-    for row, pair in enumerate(pairs):
-        of_prefix.setdefault(forest.leaves[int(forest.left[pair])][0], []).append(row)
-    prefixes = list(of_prefix)
-    rng.shuffle(prefixes)
-    batches: list[_Batch] = []
-    groups: dict[int, dict[int, None]] = {}
-    rows: list[int] = []
-    size = 0
-    for prefix in prefixes:
-        own = of_prefix[prefix]
-        rng.shuffle(own)
-        for row in own:
-            pair = pairs[row]
-            both = [int(forest.left[pair]), int(forest.right[pair])]
-            held = groups.get(prefix)
-            fresh = {leaf for leaf in both if held is None or leaf not in held}
-            needed = sum(len(forest.leaves[leaf][1]) for leaf in fresh)
-            needed += 0 if held is not None else len(forest.prefixes[prefix])
-            if rows and size + needed > max_tokens:
-                batches.append(_close(forest, groups, rows))
-                groups, rows, size = {}, [], 0
-                needed = sum(len(forest.leaves[leaf][1]) for leaf in set(both))
-                needed += len(forest.prefixes[prefix])
-            groups.setdefault(prefix, {}).update(dict.fromkeys(both))
-            rows.append(row)
-            size += needed
-    if rows:
-        batches.append(_close(forest, groups, rows))
-    order = rng.permutation(len(batches))
-    return [batches[k] for k in order]
-
-
-def _close(forest: Forest, groups: dict[int, dict[int, None]], rows: list[int]) -> _Batch:
-    packed = tuple((prefix, tuple(leaves)) for prefix, leaves in groups.items())
-    tokens = sum(
-        len(forest.prefixes[prefix]) + sum(len(forest.leaves[leaf][1]) for leaf in leaves)
-        for prefix, leaves in packed
-    )
-    return _Batch(Pack(packed, tokens), np.array(rows, dtype=np.int64))
 
 
 def save_head(head: PairHead, file: Path) -> None:

@@ -1,5 +1,6 @@
 """The one training loop: accumulation, clipping, warm-up and cosine, validation, early stop.
 
+Loops that share a pass run side by side, and each does what it would do alone.
 Randomness depends on the seed and the step alone, and everything else that a step needs is in
 the checkpoint, so a run that was killed and resumed ends in the same bytes as one that was not.
 Knows nothing of models and data: it is given parameters and functions.
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -86,17 +88,30 @@ def rate_at(step: int, total: int, settings: LoopSettings) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
+@dataclass(frozen=True, slots=True)
+class Part(Generic[Batch]):
+    """A batch that a loop wants the loss of.
+
+    Attributes:
+        loop: number of the loop.
+        batch: what it learns from.
+        seed: of everything drawn while the loss is computed.
+    """
+
+    loop: int
+    batch: Batch
+    seed: int
+
+
 class Loop(Generic[Batch]):
     """Trains parameters until the validation loss stops falling, and leaves the best values in.
 
     Args:
         parameters: name → trainable tensor; changed in place.
         batches: epoch → the batches in order; must depend on nothing but the epoch.
-        loss: batch → (sum of weighted losses, sum of weights).
         validate: → validation loss.
         settings: numbers.
-        checkpoint: file that is written at each validation; the loop resumes from it when it
-            exists.
+        checkpoint: file that `run` writes at each validation; it resumes from it when it exists.
         rates: peak learning rate of some parameters by name; the others have the settings'.
     """
 
@@ -105,17 +120,18 @@ class Loop(Generic[Batch]):
         parameters: Mapping[str, Tensor],
         *,
         batches: Callable[[int], Sequence[Batch]],
-        loss: Callable[[Batch], tuple[Tensor, float]],
         validate: Callable[[], float],
         settings: LoopSettings,
         checkpoint: Path,
         rates: Mapping[str, float] | None = None,
+        loss: Callable[[Batch], tuple[Tensor, float]] | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.batches, self.loss, self.validate = batches, loss, validate
         self.settings = settings
         self.checkpoint = checkpoint
         self.history = History()
+        self._losses: list[float] = []
         self.best = {n: p.detach().clone() for n, p in self.parameters.items()}
         peaks = rates or {}
         self.optimiser = torch.optim.AdamW(
@@ -128,52 +144,61 @@ class Loop(Generic[Batch]):
         )
 
     def run(self, *, title: str) -> History:
-        """Train, or go on training; afterwards the parameters hold the best values seen.
+        """Train this loop by itself; see `run_together`."""
+        loss = self.loss
+        if loss is None:
+            raise ValueError("a loop without a loss runs together with others only")
+
+        def losses(parts: Sequence[Part[Batch]]) -> list[tuple[Tensor, float]]:
+            with seeded(parts[0].seed):
+                return [loss(parts[0].batch)]
+
+        return run_together([self], losses, checkpoint=self.checkpoint, title=title)[0]
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return math.ceil(len(self.batches(0)) / self.settings.gradient_accumulation_steps)
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps of all epochs."""
+        return self.per_epoch * self.settings.num_train_epochs
+
+    @property
+    def running(self) -> bool:
+        """Whether there are steps left."""
+        return not self.history.stopped
+
+    def begin(self) -> None:
+        """Judge the start, which no later state may be worse than."""
+        self._evaluate()
+
+    def step_batches(self) -> list[tuple[Batch, int]]:
+        """The batches of the next optimiser step, each with the seed of its dropout."""
+        epoch, place = divmod(self.history.step, self.per_epoch)
+        size = self.settings.gradient_accumulation_steps
+        batches = self.batches(epoch)[place * size : (place + 1) * size]
+        self.optimiser.zero_grad(set_to_none=True)
+        found = []
+        for number, batch in enumerate(batches):
+            seed = np.random.SeedSequence([self.settings.seed, self.history.step, number])
+            found.append((batch, int(seed.generate_state(1, np.uint64)[0] >> 1)))
+        return found
+
+    def finish_step(self, summed: float, weight: float) -> bool:
+        """Step with the gradients at hand.
+
+        Args:
+            summed: sum of the weighted losses of the step's batches.
+            weight: sum of their weights.
+
+        Returns:
+            Whether the state was judged on validation prompts after the step.
 
         Raises:
             ModelError: the loss is not finite.
         """
-        if self.checkpoint.exists():
-            self._load()
-        else:
-            self._evaluate()
-            self._save()
-        per_epoch = math.ceil(len(self.batches(0)) / self.settings.gradient_accumulation_steps)
-        total = per_epoch * self.settings.num_train_epochs
-        every = max(1, per_epoch // self.settings.evaluations_per_epoch)
-        losses: list[float] = []
-        with progress(title, total, "steps") as advance:
-            advance(self.history.step)
-            while not self.history.stopped:
-                if self.history.step >= total:
-                    self.history.stopped = "all epochs done"
-                    self._save()
-                    break
-                losses.append(self._step(per_epoch, total))
-                advance(1)
-                if self.history.step % every == 0 or self.history.step == total:
-                    self.history.training.append(float(np.mean(losses)))
-                    losses.clear()
-                    self._evaluate()
-                    self._save()
-        for name, parameter in self.parameters.items():
-            parameter.data.copy_(self.best[name])
-        return self.history
-
-    def _step(self, per_epoch: int, total: int) -> float:
-        epoch, place = divmod(self.history.step, per_epoch)
-        size = self.settings.gradient_accumulation_steps
-        batches = self.batches(epoch)[place * size : (place + 1) * size]
-        self.optimiser.zero_grad(set_to_none=True)
-        summed, weight = 0.0, 0.0
-        for number, batch in enumerate(batches):
-            with torch.random.fork_rng():
-                seed = np.random.SeedSequence([self.settings.seed, self.history.step, number])
-                torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-                loss, weights = self.loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            summed += float(loss.detach())
-            weight += weights
         if not math.isfinite(summed):
             raise ModelError(
                 f"the training loss is {summed} at step {self.history.step}",
@@ -184,12 +209,31 @@ class Loop(Generic[Batch]):
             if parameter.grad is not None:
                 parameter.grad /= weight
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
-        share = rate_at(self.history.step, total, self.settings) / self.settings.learning_rate
+        share = rate_at(self.history.step, self.total, self.settings) / self.settings.learning_rate
         for group in self.optimiser.param_groups:
             group["lr"] = share * group["peak"]
         self.optimiser.step()
         self.history.step += 1
-        return summed / weight
+        self._losses.append(summed / weight)
+        every = max(1, self.per_epoch // self.settings.evaluations_per_epoch)
+        last = self.history.step == self.total
+        if self.history.step % every and not last:
+            return False
+        self.history.training.append(float(np.mean(self._losses)))
+        self._losses.clear()
+        self._evaluate()
+        if last and self.running:
+            self.history.stopped = "all epochs done"
+        return True
+
+    def stop(self, why: str) -> None:
+        """End early, for a reason that the history keeps."""
+        self.history.stopped = self.history.stopped or why
+
+    def keep_best(self) -> None:
+        """Put the best values seen into the parameters."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(self.best[name])
 
     def _evaluate(self) -> None:
         loss = self.validate()
@@ -203,7 +247,8 @@ class Loop(Generic[Batch]):
             if history.waited >= self.settings.patience:
                 history.stopped = "no gain on validation prompts"
 
-    def _save(self) -> None:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """Everything that the next step depends on: tensors, and the history as JSON."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             tensors[f"now.{name}"] = parameter.detach()
@@ -211,18 +256,17 @@ class Loop(Generic[Batch]):
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value
         tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
-        with atomic_path(self.checkpoint) as temporary:
-            save_file(tensors, temporary, metadata={"history": json.dumps(asdict(self.history))})
+        return tensors, {"history": asdict(self.history), "losses": list(self._losses)}
 
-    def _load(self) -> None:
-        with safe_open(self.checkpoint, framework="pt") as file:
-            saved = json.loads(file.metadata()["history"])
-        saved["validation"] = [(int(step), float(loss)) for step, loss in saved["validation"]]
-        self.history = History(**saved)
-        tensors = load_file(self.checkpoint)
+    def restore(self, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        history = dict(saved["history"])
+        history["validation"] = [(int(step), float(loss)) for step, loss in history["validation"]]
+        self.history = History(**history)
+        self._losses = [float(loss) for loss in saved["losses"]]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"now.{name}"])
-            self.best[name] = tensors[f"best.{name}"].clone()
+            self.best[name] = tensors[f"best.{name}"].to(parameter.device, copy=True)
             state = {
                 key: tensors[f"{key}.{name}"].clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -230,3 +274,100 @@ class Loop(Generic[Batch]):
             }
             if state:
                 self.optimiser.state[parameter] = state
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` within the block, and leave the generators as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def run_together(
+    loops: Sequence[Loop[Batch]],
+    losses: Callable[[Sequence[Part[Batch]]], list[tuple[Tensor, float]]],
+    *,
+    checkpoint: Path,
+    title: str,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[History]:
+    """Train loops side by side, one optimiser step of each at a time.
+
+    Each loop does what it would do alone: its batches, rates, validations and stop are its own.
+    The losses of the loops' next batches are asked for at once, so that they can share a pass.
+
+    Args:
+        loops: with disjoint parameters.
+        losses: parts, at most one per loop → (sum of weighted losses, sum of weights) of each.
+        checkpoint: written whenever a loop was judged; resumed from when it exists.
+        title: of the progress bar.
+        out_of_time: asked before each step; when true all loops stop, with their best states.
+
+    Returns:
+        The histories; the parameters hold the best values seen.
+
+    Raises:
+        ModelError: a loss is not finite.
+    """
+    if checkpoint.exists():
+        _load(loops, checkpoint)
+    else:
+        for loop in loops:
+            loop.begin()
+        _save(loops, checkpoint)
+    with progress(title, sum(loop.total for loop in loops), "steps") as advance:
+        advance(sum(loop.history.step for loop in loops))
+        while active := [k for k, loop in enumerate(loops) if loop.running]:
+            if out_of_time():
+                for k in active:
+                    loops[k].stop("the time is up")
+                _save(loops, checkpoint)
+                break
+            if _round(loops, active, losses):
+                _save(loops, checkpoint)
+            advance(len(active))
+    for loop in loops:
+        loop.keep_best()
+    return [loop.history for loop in loops]
+
+
+def _round(
+    loops: Sequence[Loop[Batch]],
+    active: Sequence[int],
+    losses: Callable[[Sequence[Part[Batch]]], list[tuple[Tensor, float]]],
+) -> bool:
+    """One optimiser step of every active loop; whether any was judged after it."""
+    todo = {k: loops[k].step_batches() for k in active}
+    summed = dict.fromkeys(active, 0.0)
+    weight = dict.fromkeys(active, 0.0)
+    for number in range(max(map(len, todo.values()))):
+        parts = [Part(k, *todo[k][number]) for k in active if number < len(todo[k])]
+        found = losses(parts)
+        torch.stack([loss for loss, _ in found]).sum().backward()  # type: ignore[no-untyped-call]
+        for part, (loss, weights) in zip(parts, found, strict=True):
+            summed[part.loop] += float(loss.detach())
+            weight[part.loop] += weights
+    judged = [loops[k].finish_step(summed[k], weight[k]) for k in active]
+    return any(judged)
+
+
+def _save(loops: Sequence[Loop[Batch]], file: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    saved = []
+    for number, loop in enumerate(loops):
+        own, rest = loop.state()
+        tensors |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+        saved.append(rest)
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata={"loops": json.dumps(saved)})
+
+
+def _load(loops: Sequence[Loop[Batch]], file: Path) -> None:
+    with safe_open(file, framework="pt") as opened:
+        saved = json.loads(opened.metadata()["loops"])
+    tensors = load_file(file)
+    for number, (loop, rest) in enumerate(zip(loops, saved, strict=True)):
+        start = f"{number}."
+        own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+        loop.restore(own, rest)

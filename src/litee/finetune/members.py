@@ -7,10 +7,8 @@ Knows nothing of pools, calibration and reports.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from litee.config import FitSettings
 from litee.encode.forest import Forest
-from litee.finetune.branch import Adapters, Branch, Examples, save_head, train_branch
+from litee.finetune.branch import save_head
 from litee.finetune.heads import HeadName, PairHead
 from litee.finetune.probe import Floats, Ints, PairStates, fit_probe, predict_head
-from litee.finetune.states import TokenStore
 from litee.records import Folds, VotedPair
-from litee.rundir import RunDir, atomic_path, write_json
+from litee.rundir import RunDir, atomic_path
 
 #: Share of the training prompts that stops a branch.
 STOP_SHARE = 0.12
@@ -61,12 +58,14 @@ class Fitted:
         best_steps: per fold and for the final fit, the step at which a branch stopped; empty for
             probes.
         ridge: of a probe's final fit.
+        branches: names of the branches a LoRA member predicts with.
     """
 
     name: str
     out_of_fold: npt.NDArray[np.float64]
     best_steps: tuple[int, ...] = ()
     ridge: float = 0.0
+    branches: tuple[str, ...] = ()
 
 
 def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -> Task:
@@ -193,121 +192,6 @@ def stop_split(folds: Folds, pairs: Ints, seed: int, *, share: float) -> tuple[I
         held += size
     stops = np.isin(groups, list(chosen))
     return pairs[~stops], pairs[stops]
-
-
-@dataclass(frozen=True, slots=True)
-class BranchPlan:
-    """What all folds of a LoRA member share.
-
-    Attributes:
-        name: of the member.
-        states: pooled states at the exit depth, for the probes that branches start from.
-        store: token states below the branches.
-        adapters: where they are added.
-        head: of the probe.
-        ridge: of the probes.
-    """
-
-    name: str
-    states: PairStates
-    store: TokenStore
-    adapters: Adapters
-    head: HeadName
-    ridge: float
-
-
-def fit_branch_member(
-    plan: BranchPlan, task: Task, *, settings: FitSettings, run: RunDir
-) -> Fitted:
-    """A LoRA member: one branch per fold, and a final one that stops on the first fold.
-
-    Every branch starts from a probe fitted on its own training prompts only.
-    """
-    folder = run.path / "run" / plan.name
-    fold = task.fold
-    parts: list[tuple[str, Ints, Ints, Ints]] = []
-    for k in range(task.folds.count):
-        train, stop = stop_split(
-            task.folds, np.flatnonzero(fold != k), task.seed + k, share=STOP_SHARE
-        )
-        parts.append((f"fold{k}", train, stop, np.flatnonzero(fold == k)))
-    everything = np.arange(len(fold))
-    train, stop = stop_split(task.folds, everything, task.seed, share=STOP_SHARE)
-    parts.append(("final", train, stop, np.zeros(0, dtype=np.int64)))
-    for number, part in enumerate(parts):
-        run.run(
-            f"branch-{plan.name}-{part[0]}",
-            _branch_work(
-                plan, task, part, settings=settings, folder=folder, number=number, run=run
-            ),
-        )
-    out = np.zeros((len(fold), 3))
-    for label, _, _, own in parts[:-1]:
-        out[own] = load_file(folder / f"{label}.safetensors")["probabilities"]
-    steps = [json.loads((folder / f"{label}.json").read_text())["best_step"] for label, *_ in parts]
-    return Fitted(plan.name, out, tuple(steps))
-
-
-def _branch_work(
-    plan: BranchPlan,
-    task: Task,
-    part: tuple[str, Ints, Ints, Ints],
-    *,
-    settings: FitSettings,
-    folder: Path,
-    number: int,
-    run: RunDir,
-) -> Callable[[], int]:
-    label, train, stop, own = part
-
-    def work() -> int:
-        before = plan.store.tokens_run
-        plan.store.fill(title=f"states below {plan.name}")
-        probe = fit_probe(
-            plan.states.of(train),
-            task.shares[train],
-            task.weights[train],
-            ridge=plan.ridge,
-            head=plan.head,
-        )
-        seed = settings.seed * 1000 + number
-        plan.adapters.add(label, seed=seed)
-        branch = Branch(
-            plan.adapters, label, head=probe, store=plan.store, pooling=settings.pooling
-        )
-        history = train_branch(
-            branch,
-            Examples(train, task.shares[train], task.weights[train]),
-            Examples(stop, task.shares[stop], task.weights[stop]),
-            settings=settings,
-            seed=seed,
-            checkpoint=folder / f"{label}.checkpoint",
-            title=f"{plan.name} {label}",
-        )
-        if label == "final":
-            target = run.path / "members" / plan.name
-            plan.adapters.save(label, target)
-            save_head(branch.head, target / "head.safetensors")
-        else:
-            probabilities = branch.log_probabilities(own).softmax(-1).numpy()
-            with atomic_path(folder / f"{label}.safetensors") as temporary:
-                save_file({"probabilities": probabilities}, temporary)
-        plan.adapters.drop(label)
-        write_json(
-            folder / f"{label}.json",
-            {
-                "best_step": history.best_step,
-                "best_loss": history.best_loss,
-                "start_loss": history.validation[0][1],
-                "steps": history.step,
-                "stopped": history.stopped,
-                "validation": [list(point) for point in history.validation],
-            },
-        )
-        (folder / f"{label}.checkpoint").unlink(missing_ok=True)
-        return plan.store.tokens_run - before
-
-    return work
 
 
 def probe_depths(

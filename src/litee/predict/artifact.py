@@ -19,7 +19,7 @@ from litee.records import CLASSES
 from litee.rundir import write_json
 
 #: Raised when judges written before can no longer be read as they are.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 JUDGE_FILE = "judge.json"
 
@@ -61,8 +61,9 @@ class MemberEntry(_Entry):
         head: davidson, rao-kupper or joint.
         pooling: what of an answer's states the head reads.
         start_depth: frozen layers below a LoRA branch, None for the others.
+        branches: folders of a LoRA member's branches below its own; their logits are averaged.
         held_out_log_loss: out-of-fold log loss per pair when it was fitted.
-        best_step: step at which a branch stopped; 0 means that it stayed its probe.
+        best_steps: step at which each branch stopped; 0 means that it stayed its probe.
     """
 
     name: str
@@ -72,8 +73,9 @@ class MemberEntry(_Entry):
     head: Literal["davidson", "rao-kupper", "joint"] = "davidson"
     pooling: Literal["last", "mean", "last+mean"] = "last"
     start_depth: int | None = None
+    branches: tuple[str, ...] = ()
     held_out_log_loss: float | None = None
-    best_step: int | None = None
+    best_steps: tuple[int, ...] = ()
 
 
 class JudgeFile(_Entry):
@@ -104,6 +106,10 @@ class JudgeFile(_Entry):
                 continue
             if member.encoder is None or member.backbone not in depths:
                 raise ValueError(f"member {member.name} has no encoder or no backbone")
+            if (member.kind == "lora") != bool(member.branches):
+                raise ValueError(f"member {member.name} is {member.kind} with {member.branches}")
+            if any(not re.fullmatch(r"[A-Za-z0-9]+", name) for name in member.branches):
+                raise ValueError(f"member {member.name} has a branch with no proper name")
             start = -1 if member.start_depth is None else member.start_depth
             if member.kind == "lora" and not 0 <= start < depths[member.backbone]:
                 raise ValueError(f"start_depth of {member.name} is not below its exit depth")

@@ -19,16 +19,16 @@ from litee.encode.budget import TokenBudget
 from litee.encode.forest import Encoder, Forest, PairEncoder, grow
 from litee.encode.templates import Template
 from litee.errors import ConfigError
+from litee.finetune.adapters import Adapters
 from litee.finetune.backbones import Backbone, BackboneFolder, load_backbone
-from litee.finetune.branch import POOLINGS, Adapters
+from litee.finetune.branch import POOLINGS
+from litee.finetune.branch_member import BranchPlan, fit_branch_member
 from litee.finetune.device import DtypeName
 from litee.finetune.heads import HeadName
 from litee.finetune.members import (
-    BranchPlan,
     Fitted,
     Task,
     cross_entropy,
-    fit_branch_member,
     fit_probe_member,
     probe_depths,
 )
@@ -96,8 +96,8 @@ class Members:
     def add(self, entry: MemberEntry, fitted: Fitted, task: Task) -> None:
         """Append a member, with its held-out loss."""
         loss = cross_entropy(fitted.out_of_fold, task.shares, task.weights)
-        best = fitted.best_steps[-1] if fitted.best_steps else None
-        update = {"held_out_log_loss": round(loss, 6), "best_step": best}
+        steps = fitted.best_steps[-len(fitted.branches) :] if fitted.branches else ()
+        update = {"held_out_log_loss": round(loss, 6), "best_steps": steps}
         self.entries.append(entry.model_copy(update=update))
         self.fitted.append(fitted)
 
@@ -221,7 +221,7 @@ class BackboneFit:
         fitted = fit_branch_member(plan, self.task, settings=self.settings, run=self.run)
         store.remove()
         adapters.remove()
-        entry = entry.model_copy(update={"start_depth": start})
+        entry = entry.model_copy(update={"start_depth": start, "branches": fitted.branches})
         members.add(entry, fitted, self.task)
 
     def _depth(self) -> DepthSearch:

@@ -216,7 +216,7 @@ def _notes(members: Members, task: Task) -> tuple[str, ...]:
         if own is None or probe is None:
             continue
         word = "beats" if own < probe else "does not beat"
-        stayed = sum(step == 0 for step in fitted.best_steps[:-1])
+        stayed = sum(step == 0 for step in fitted.best_steps[: task.folds.count])
         notes.append(
             f"{entry.name} {word} its probe out of fold: {own:.4f} against {probe:.4f} per pair; "
             f"in {stayed} of {task.folds.count} folds the early stop kept the probe."

@@ -1,0 +1,180 @@
+"""Fits LoRA members: a branch per fold, trained side by side from the same kept states.
+
+Knows nothing of probes of other depths, pools, calibration and reports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from litee.config import FitSettings
+from litee.finetune.adapters import Adapters
+from litee.finetune.branch import Branch, Examples, Lesson, save_head, train_together
+from litee.finetune.heads import HeadName
+from litee.finetune.loop import History
+from litee.finetune.members import STOP_SHARE, Fitted, Task, stop_split
+from litee.finetune.probe import Ints, PairStates, fit_probe
+from litee.finetune.states import TokenStore
+from litee.rundir import Json, RunDir, atomic_path, write_json
+
+#: Branches train in one pass as long as their batches together have no more tokens: beyond it a
+#: pass takes memory and no longer gains speed.
+PASS_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class BranchPlan:
+    """What all folds of a LoRA member share.
+
+    Attributes:
+        name: of the member.
+        states: pooled states at the exit depth, for the probes that branches start from.
+        store: token states below the branches.
+        adapters: where they are added.
+        head: of the probe.
+        ridge: of the probes.
+    """
+
+    name: str
+    states: PairStates
+    store: TokenStore
+    adapters: Adapters
+    head: HeadName
+    ridge: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One branch of a member: its name, what it learns from, what stops it, what it predicts."""
+
+    label: str
+    train: Ints
+    stop: Ints
+    own: Ints
+    seed: int
+
+
+def fit_branch_member(
+    plan: BranchPlan,
+    task: Task,
+    *,
+    settings: FitSettings,
+    run: RunDir,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """A LoRA member: one branch per fold, all of which are kept or followed by one on all folds.
+
+    Every branch starts from a probe fitted on its own training prompts only. Branches train
+    together as long as their batches fit into one pass of `PASS_TOKENS`.
+    """
+    folder = run.path / "run" / plan.name
+    parts = _parts(task, settings)
+    size = max(1, PASS_TOKENS // settings.batch_tokens)
+    for first in range(0, len(parts), size):
+        group = parts[first : first + size]
+        run.run(
+            f"branch-{plan.name}-{'+'.join(part.label for part in group)}",
+            _branch_work(plan, task, group, settings=settings, run=run, out_of_time=out_of_time),
+        )
+    out = np.zeros((len(task.fold), 3))
+    for part in parts:
+        if len(part.own):
+            out[part.own] = load_file(folder / f"{part.label}.safetensors")["probabilities"]
+    steps = [json.loads((folder / f"{p.label}.json").read_text())["best_step"] for p in parts]
+    return Fitted(plan.name, out, tuple(steps), branches=kept_branches(task, settings))
+
+
+def kept_branches(task: Task, settings: FitSettings) -> tuple[str, ...]:
+    """Names of the branches that a LoRA member predicts with."""
+    if settings.lora_final == "refit":
+        return ("final",)
+    return tuple(f"fold{k}" for k in range(task.folds.count))
+
+
+def _parts(task: Task, settings: FitSettings) -> list[_Part]:
+    fold, everything = task.fold, np.arange(len(task.fold))
+    parts = []
+    for k in range(task.folds.count):
+        rest = np.flatnonzero(fold != k)
+        train, stop = stop_split(task.folds, rest, task.seed + k, share=STOP_SHARE)
+        own = np.flatnonzero(fold == k)
+        parts.append(_Part(f"fold{k}", train, stop, own, settings.seed * 1000 + k))
+    if settings.lora_final == "refit":
+        train, stop = stop_split(task.folds, everything, task.seed, share=STOP_SHARE)
+        seed = settings.seed * 1000 + task.folds.count
+        parts.append(_Part("final", train, stop, everything[:0], seed))
+    return parts
+
+
+def _branch_work(
+    plan: BranchPlan,
+    task: Task,
+    parts: Sequence[_Part],
+    *,
+    settings: FitSettings,
+    run: RunDir,
+    out_of_time: Callable[[], bool],
+) -> Callable[[], int]:
+    folder = run.path / "run" / plan.name
+    name = "+".join(part.label for part in parts)
+
+    def work() -> int:
+        before = plan.store.tokens_run
+        plan.store.fill(title=f"states below {plan.name}")
+        branches = [_fresh(plan, task, part, settings) for part in parts]
+        histories = train_together(
+            branches,
+            [Lesson(_examples(task, p.train), _examples(task, p.stop), p.seed) for p in parts],
+            settings=settings,
+            checkpoint=folder / f"{name}.checkpoint",
+            title=f"{plan.name} {name}",
+            out_of_time=out_of_time,
+        )
+        for part, branch, history in zip(parts, branches, histories, strict=True):
+            if part.label in kept_branches(task, settings):
+                target = run.path / "members" / plan.name / part.label
+                plan.adapters.save(part.label, target)
+                save_head(branch.head, target / "head.safetensors")
+            if len(part.own):
+                probabilities = branch.log_probabilities(part.own).softmax(-1).numpy()
+                with atomic_path(folder / f"{part.label}.safetensors") as temporary:
+                    save_file({"probabilities": probabilities}, temporary)
+            plan.adapters.drop(part.label)
+            write_json(folder / f"{part.label}.json", _story(history))
+        (folder / f"{name}.checkpoint").unlink(missing_ok=True)
+        return plan.store.tokens_run - before
+
+    return work
+
+
+def _fresh(plan: BranchPlan, task: Task, part: _Part, settings: FitSettings) -> Branch:
+    """A branch at the solution of a probe on its own training prompts."""
+    probe = fit_probe(
+        plan.states.of(part.train),
+        task.shares[part.train],
+        task.weights[part.train],
+        ridge=plan.ridge,
+        head=plan.head,
+    )
+    plan.adapters.add(part.label, seed=part.seed)
+    return Branch(plan.adapters, part.label, head=probe, store=plan.store, pooling=settings.pooling)
+
+
+def _examples(task: Task, pairs: Ints) -> Examples:
+    return Examples(pairs, task.shares[pairs], task.weights[pairs])
+
+
+def _story(history: History) -> Json:
+    return {
+        "best_step": history.best_step,
+        "best_loss": history.best_loss,
+        "start_loss": history.validation[0][1],
+        "steps": history.step,
+        "stopped": history.stopped,
+        "validation": [list(point) for point in history.validation],
+    }

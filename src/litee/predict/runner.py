@@ -1,0 +1,248 @@
+"""Runs the members of one backbone: every text once, frozen layers once, branches in one pass.
+
+Knows nothing of ensembles, calibration and the order of a judge's members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from litee.config import FitSettings
+from litee.encode.budget import TokenBudget
+from litee.encode.forest import Encoder, Forest, Pack, PairEncoder, grow, pack_leaves
+from litee.encode.templates import Template
+from litee.errors import ModelError
+from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.backbones import Backbone, find_backbone, load_backbone
+from litee.finetune.branch import POOLINGS, load_head
+from litee.finetune.branch_member import PASS_TOKENS
+from litee.finetune.heads import PairHead, RewardHead
+from litee.finetune.probe import PairStates, predict_head
+from litee.finetune.states import PACK_TOKENS, PooledStore
+from litee.finetune.trunk import lay_out, pooled
+from litee.predict.artifact import BackboneEntry, MemberEntry
+from litee.predict.calibration import Floats
+from litee.records import Pair
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOutput:
+    """What one member says about a chunk of pairs.
+
+    Attributes:
+        probabilities: (n, 3).
+        rewards: (n, 2) rewards of A and B, or None for a joint member.
+        cut: (n, 3) tokens cut from prompt, A and B.
+    """
+
+    probabilities: Floats
+    rewards: Floats | None
+    cut: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A head, and the adapter whose states it reads; None for the frozen states."""
+
+    adapter: str | None
+    head: PairHead
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedMember:
+    """A member: one reader, or one per branch."""
+
+    entry: MemberEntry
+    readers: tuple[Reader, ...]
+
+    @property
+    def columns(self) -> list[int]:
+        """Which of (last, mean) the heads read."""
+        return list(POOLINGS[self.entry.pooling])
+
+
+class BackboneRunner:
+    """Runs all members of one backbone over chunks of pairs."""
+
+    def __init__(self, entry: BackboneEntry, members: Sequence[LoadedMember], folder: Path) -> None:
+        self.entry, self.members = entry, members
+        self.backbone = _load(entry)
+        self.encoders: dict[Encoder, PairEncoder] = {}
+        for member in members:
+            kind = member.entry.encoder or "tree"
+            if kind not in self.encoders:
+                self.encoders[kind] = pair_encoder(self.backbone, entry, kind)
+        self.adapters = self._adapters(folder)
+
+    def _adapters(self, folder: Path) -> Adapters | None:
+        starts = [m.entry.start_depth for m in self.members if m.entry.start_depth is not None]
+        if not starts:
+            return None
+        adapters = Adapters(
+            self.backbone.trunk, start=min(starts), settings=FitSettings(), backbone=self.entry.name
+        )
+        for member in self.members:
+            own = folder / "members" / member.entry.name
+            for reader, branch in zip(member.readers, member.entry.branches, strict=False):
+                assert reader.adapter is not None
+                adapters.load(reader.adapter, own / branch)
+        return adapters
+
+    def run(self, pairs: Sequence[Pair], *, keep_states: bool) -> dict[str, MemberOutput]:
+        """Name of each member → its output on the pairs.
+
+        Args:
+            pairs: to judge.
+            keep_states: take frozen states from the cache folder, and keep new ones there; not
+                for a backbone with branches, whose frozen layers are run for them anyway.
+        """
+        outputs: dict[str, MemberOutput] = {}
+        for kind, encoder in self.encoders.items():
+            forest = grow([encoder.encode(pair) for pair in pairs])
+            members = [m for m in self.members if m.entry.encoder == kind]
+            frozen = keep_states and self.adapters is None
+            states = self._kept(forest) if frozen else self._states(forest, members)
+            for member in members:
+                found = []
+                for reader in member.readers:
+                    own = states[reader.adapter][:, member.columns].reshape(len(forest.leaves), -1)
+                    data = PairStates(own, forest.left, forest.right)
+                    found.append(head_output(reader.head, data, forest.cut))
+                outputs[member.entry.name] = bagged(found)
+        return outputs
+
+    def _kept(self, forest: Forest) -> dict[str | None, npt.NDArray[np.float32]]:
+        store = PooledStore(self.backbone, [self.entry.exit_depth])
+        return {None: store.compute(forest, title=f"answers through {self.entry.name}")[:, 0]}
+
+    def _states(
+        self, forest: Forest, members: Sequence[LoadedMember]
+    ) -> dict[str | None, npt.NDArray[np.float32]]:
+        """Adapter (None: frozen) → (leaves, 2, hidden) states at the exit depth."""
+        trunk = self.backbone.trunk
+        wanted = list(dict.fromkeys(r.adapter for m in members for r in m.readers))
+        shape = (len(forest.leaves), 2, trunk.hidden_size)
+        found = {adapter: np.zeros(shape, dtype=np.float32) for adapter in wanted}
+        with torch.inference_mode():
+            for pack in pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS):
+                self._pass(forest, pack, found)
+        return found
+
+    def _pass(
+        self, forest: Forest, pack: Pack, found: dict[str | None, npt.NDArray[np.float32]]
+    ) -> None:
+        """One frozen pass to where the lowest branch starts, then all branches in one pass."""
+        trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
+        trees = lay_out(forest, pack, trunk.device)
+        start, below = 0, None
+        adapters = [name for name in found if name is not None]
+        if adapters and self.adapters is not None:
+            start = self.adapters.start
+            below = trunk.run(trees, depths=[start])[start]
+        if None in found:
+            top = trunk.run(trees, start=start, states=below, depths=[exit_depth])[exit_depth]
+            found[None][list(trees.leaves)] = pooled(top, trees).cpu().numpy()
+        size = max(1, PASS_TOKENS // PACK_TOKENS)
+        for first in range(0, len(adapters), size):
+            assert self.adapters is not None
+            assert below is not None
+            names = adapters[first : first + size]
+            copies = lay_out(forest, Pack(pack.groups * len(names), 0), trunk.device)
+            with self.adapters.together([Segment(name, pack.tokens) for name in names]):
+                top = trunk.run(
+                    copies, start=start, states=below.repeat(len(names), 1), depths=[exit_depth]
+                )[exit_depth]
+            rows = pooled(top, copies).cpu().numpy().reshape(len(names), -1, 2, trunk.hidden_size)
+            for name, values in zip(names, rows, strict=True):
+                found[name][list(trees.leaves)] = values
+
+
+def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> PairEncoder:
+    """The encoder a judge's entry asks for.
+
+    Raises:
+        ModelError: the tokenizer's template is not the one the judge was fitted with.
+    """
+    chat = entry.template.startswith("chat")
+    template = Template(backbone.tokenizer, "chat" if chat else "plain")
+    if template.id != entry.template:
+        raise ModelError(
+            f"template {entry.template}, this litee has {template.id}",
+            place=entry.name,
+            fix="install the litee that wrote the judge, or fit it again",
+        )
+    rest = (1 - entry.prompt_share) / 2
+    budget = TokenBudget(entry.max_tokens, (entry.prompt_share, rest, rest))
+    return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
+
+
+def head_output(head: PairHead, data: PairStates, cut: npt.NDArray[np.int64]) -> MemberOutput:
+    """Probabilities and rewards of a head on pooled states.
+
+    Raises:
+        ModelError: the head was fitted on states of another width.
+    """
+    if data.states.shape[1] != head.width:
+        raise ModelError(
+            f"a head for {head.width} numbers per answer was given {data.states.shape[1]}",
+            fix="the judge's files do not belong together: copy them again, or fit it again",
+        )
+    rewards = None
+    if isinstance(head, RewardHead):
+        with torch.inference_mode():
+            values = head.reward(torch.from_numpy(np.asarray(data.states, np.float32))).numpy()
+        rewards = np.stack([values[data.left], values[data.right]], axis=1).astype(np.float64)
+    return MemberOutput(predict_head(head, data), rewards, cut)
+
+
+def bagged(outputs: Sequence[MemberOutput]) -> MemberOutput:
+    """Branches of one member as one: log probabilities and rewards averaged.
+
+    For Davidson heads this is the head with the mean reward and the mean tie score, so that
+    rewards keep their meaning.
+
+    >>> one = MemberOutput(np.array([[0.8, 0.1, 0.1]]), None, np.zeros((1, 3), np.int64))
+    >>> two = MemberOutput(np.array([[0.2, 0.4, 0.4]]), None, np.zeros((1, 3), np.int64))
+    >>> bagged([one, two]).probabilities.round(3).tolist()
+    [[0.5, 0.25, 0.25]]
+    """
+    if len(outputs) == 1:
+        return outputs[0]
+    mean = np.mean([np.log(np.maximum(o.probabilities, 1e-30)) for o in outputs], axis=0)
+    likely = np.exp(mean - mean.max(1, keepdims=True))
+    rewards = [o.rewards for o in outputs if o.rewards is not None]
+    return MemberOutput(
+        likely / likely.sum(1, keepdims=True),
+        np.mean(rewards, axis=0) if rewards else None,
+        outputs[0].cut,
+    )
+
+
+def member_readers(entry: MemberEntry, folder: Path) -> tuple[Reader, ...]:
+    """The heads of a member, one per branch, from a judge's folder."""
+    own = folder / "members" / entry.name
+    if not entry.branches:
+        return (Reader(None, load_head(entry.head, own / "head.safetensors")),)
+    name = entry.name.replace(".", "_dot_")  # PEFT takes no dots
+    return tuple(
+        Reader(f"{name}-{branch}", load_head(entry.head, own / branch / "head.safetensors"))
+        for branch in entry.branches
+    )
+
+
+def _load(entry: BackboneEntry) -> Backbone:
+    found = find_backbone(entry.name)
+    if found.sha256 != entry.sha256:
+        raise ModelError(
+            f"its weights have sha256 {found.sha256[:12]}…, the judge was fitted on "
+            f"{entry.sha256[:12]}…",
+            place=entry.name,
+            fix="get the same revision of the backbone, or fit the judge again",
+        )
+    return load_backbone(found, depth=entry.exit_depth, dtype=getattr(torch, entry.dtype))
