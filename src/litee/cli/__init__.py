@@ -14,6 +14,7 @@ from litee.cli import (
     doctor,
     evaluate,
     fit,
+    index,
     predict,
     rank,
     score,
@@ -32,6 +33,8 @@ _EXTRAS = {
     **dict.fromkeys(("praw", "prawcore", "py3langid"), "reddit"),
     **dict.fromkeys(("markdownify", "py7zr"), "dumps"),
     **dict.fromkeys(("bert_score", "nltk", "rouge_score", "sacrebleu", "krippendorff"), "score"),
+    **dict.fromkeys(("httpx2", "tenacity"), "score"),
+    "ragas": "ragas",
 }
 
 app = typer.Typer(
@@ -46,6 +49,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 data.app.command()(demonstrations.demonstrations)
+app.add_typer(index.app, name="index")
 app.command()(score.score)
 app.command()(agree.agree)
 app.command()(rank.rank)
