@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litee.collect.documents_knowledge import parse_knowledge, knowledge_documents
+from litee.collect.documents_knowledge import knowledge_documents, parse_knowledge
 from litee.collect.documents_pdf import pdf_pages
 from litee.collect.gathering import Tally
 from litee.collect.markup import to_markdown

@@ -8,12 +8,15 @@ sentences). Knows nothing of files and chunks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from litee.errors import InputError
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 _FIX = 'expected {"domain": {"entity": {"name": …, "docs": {"0": {"title": …, "body": …}}}}}'
 
@@ -27,7 +30,8 @@ class Entry:
 
     Attributes:
         id: `domain/entity/faq/3` or `domain/entity/review/0`.
-        entity: the entity's name in title case, or the domain when it has none.
+        entity: the entity's name (capitals throughout become title case), or the domain when it
+            has none.
         question: the question of an FAQ, "" for a review.
         sentences: the answer, or the review's sentences in order.
     """
@@ -74,7 +78,7 @@ def knowledge_entries(knowledge: Object) -> Iterator[Entry]:
     for domain, entities in knowledge.items():
         for key, entity in cast(Mapping[str, Object], entities).items():
             raw = entity.get("name")
-            name = raw.title() if isinstance(raw, str) and raw.strip() else domain.title()
+            name = _name(raw) if isinstance(raw, str) and raw.strip() else domain.title()
             faqs = entity.get("docs") or entity.get("faqs") or {}
             for number, faq in cast(Mapping[str, Mapping[str, str]], faqs).items():
                 question = faq.get("title") or faq.get("question") or ""
@@ -85,6 +89,13 @@ def knowledge_entries(knowledge: Object) -> Iterator[Entry]:
                 sentences = cast(Mapping[str, str], review.get("sentences") or {})
                 ordered = tuple(sentences[k] for k in sorted(sentences, key=int))
                 yield Entry(f"{domain}/{key}/review/{number}", name, "", ordered)
+
+
+def _name(raw: str) -> str:
+    """A name as people write it: `ROSA'S B-AND-B` to `Rosa's B-And-B`, mixed case unchanged."""
+    if not raw.isupper() and not raw.islower():
+        return raw.strip()
+    return _WORD.sub(lambda word: word[0].capitalize(), raw.strip())
 
 
 def knowledge_documents(knowledge: Object, *, questions: bool) -> Iterator[tuple[str, str, str]]:
