@@ -3,9 +3,9 @@
     python benchmarks/ranking.py VOTES.jsonl.gz [VOTES.jsonl.gz …] --out results/ranking.json
 
 Every resample draws votes with replacement. The loops call evalica and, when it is installed,
-arena-rank (its own bootstrap step; JAX compiles its optimiser anew in every fit, which counts) once
-per resample. A loop that takes longer than a minute is stopped and its time scaled up, which the
-result says.
+arena-rank (its own bootstrap step) once per resample. Times are 1,000 times the median of a call,
+and for the batch the median of several runs, so that other jobs on the machine disturb both alike.
+A loop is stopped after half a minute.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import importlib.util
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -33,7 +33,17 @@ from litee.score.strengths import fit_strengths
 if TYPE_CHECKING:
     from arena_rank.utils.data_utils import PairDataset
 
-RESAMPLES, LIMIT = 1000, 60.0
+RESAMPLES, LIMIT, RUNS = 1000, 30.0, 7
+
+#: Resamples whose strengths are compared with evalica's.
+CHECKED = 20
+
+NOTES = (
+    "Log strengths after centring; differences are largest over systems. Seconds are for 1,000 "
+    "resamples: the median of seven runs of the batch, drawing included, and 1,000 times the "
+    "median call of a loop. JAX compiles its optimiser anew in every fit of arena-rank, and that "
+    "counts."
+)
 
 #: Names, (v, 2) systems and (v,) outcomes of single votes.
 Flat: TypeAlias = tuple[list[str], np.ndarray, np.ndarray]
@@ -60,27 +70,43 @@ def batch(names: list[str], systems: np.ndarray, outcome: np.ndarray) -> np.ndar
     turned = (systems[:, 0] > systems[:, 1]) & (outcome < 2)
     outcome = np.where(turned, 1 - outcome, outcome)
     codes, pair = np.unique(first * s + second, return_inverse=True)
-    cells = np.bincount(pair * 3 + outcome, minlength=3 * len(codes))
-    rng = np.random.default_rng(0)
-    seen = np.flatnonzero(cells)
-    drawn = np.zeros((RESAMPLES, len(cells)))
-    drawn[:, seen] = rng.multinomial(len(outcome), cells[seen] / cells.sum(), size=RESAMPLES)
+    cell = pair * 3 + outcome
+    cells = np.bincount(cell, minlength=3 * len(codes))
+    drawn = np.empty((RESAMPLES, len(cells)))
+    for row, rows in zip(drawn, resamples(len(cell)), strict=True):
+        row[:] = np.bincount(cell[rows], minlength=len(cells))
     pairs = np.column_stack(np.divmod(codes, s))
     full = fit_strengths(cells.reshape(1, -1, 3).astype(float), pairs, s)
     return fit_strengths(drawn.reshape(RESAMPLES, -1, 3), pairs, s, start=full).theta
 
 
-def loop(one: Callable[[np.ndarray], object], n: int) -> tuple[float, int]:
-    """Seconds of `RESAMPLES` calls with resampled row numbers, and how many were really made."""
+def resamples(n: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Row numbers of every resample; the batch and the loops get the same ones."""
     rng = np.random.default_rng(0)
-    started = time.perf_counter()
-    done = 0
-    while done < RESAMPLES:
-        one(rng.integers(0, n, n))
-        done += 1
-        if time.perf_counter() - started > LIMIT:
+    for _ in range(count):
+        yield rng.integers(0, n, n, dtype=np.uint32)
+
+
+def loop(one: Callable[[np.ndarray], object], n: int) -> tuple[float, int]:
+    """Seconds for `RESAMPLES` calls, and how many were really made."""
+    seconds: list[float] = []
+    for rows in resamples(n):
+        started = time.perf_counter()
+        one(rows)
+        seconds.append(time.perf_counter() - started)
+        if sum(seconds) > LIMIT:
             break
-    return (time.perf_counter() - started) * RESAMPLES / done, done
+    return RESAMPLES * float(np.median(seconds)), len(seconds)
+
+
+def timed_batch(votes: Flat) -> tuple[float, np.ndarray]:
+    """Median seconds of the batch, and its strengths."""
+    seconds = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        theta = batch(*votes)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds)), theta
 
 
 def with_evalica(votes: Flat) -> Callable[[np.ndarray], object]:
@@ -93,6 +119,20 @@ def with_evalica(votes: Flat) -> Callable[[np.ndarray], object]:
         return evalica.bradley_terry(a[rows].tolist(), b[rows].tolist(), winners[rows].tolist())
 
     return one
+
+
+def resample_parity(votes: Flat, theta: np.ndarray) -> float:
+    """Largest difference of the log strengths on the first resamples, after centring."""
+    names, systems, outcome = votes
+    kinds = [evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw]
+    largest = 0.0
+    for mine, rows in zip(theta, resamples(len(outcome), CHECKED), strict=False):
+        a, b = ([names[k] for k in systems[rows, side]] for side in (0, 1))
+        winners = [kinds[k] for k in outcome[rows]]
+        scores = evalica.bradley_terry(a, b, winners, tolerance=1e-12, limit=100_000).scores
+        theirs = np.log([scores[name] for name in names])
+        largest = max(largest, float(np.abs(mine - (theirs - theirs.mean())).max()))
+    return largest
 
 
 def arena_data(votes: Flat) -> PairDataset:
@@ -155,17 +195,17 @@ def main() -> None:
     parser.add_argument("votes", nargs="+")
     parser.add_argument("--out", type=Path, default=Path("results/ranking.json"))
     options = parser.parse_args()
-    started, metrics, notes = time.perf_counter(), {}, []
+    started, metrics, notes = time.perf_counter(), {}, [NOTES]
     for path in options.votes:
         source = Path(path).name.split(".")[0]
         votes = flat_votes(path)
-        begin = time.perf_counter()
-        batch(*votes)
-        mine = time.perf_counter() - begin
+        mine, theta = timed_batch(votes)
         metrics[f"{source}.systems"] = len(votes[0])
+        metrics[f"{source}.votes"] = len(votes[2])
         metrics[f"{source}.seconds_batch"] = round(mine, 4)
         for name, difference in parity(votes).items():
             metrics[f"{source}.max_abs_difference_{name}"] = difference
+        metrics[f"{source}.max_abs_difference_evalica_resamples"] = resample_parity(votes, theta)
         makers = {"evalica": with_evalica}
         if importlib.util.find_spec("arena_rank"):
             makers["arena_rank"] = with_arena_rank
@@ -174,7 +214,7 @@ def main() -> None:
             metrics[f"{source}.seconds_loop_{name}"] = round(seconds, 3)
             metrics[f"{source}.speedup_{name}"] = round(seconds / mine, 1)
             if done < RESAMPLES:
-                notes.append(f"{source}, {name}: {done} of 1,000 resamples made, time scaled up.")
+                notes.append(f"{source}, {name}: {done} of 1,000 calls made.")
             print(f"{source}: {name} {seconds:.1f} s, batch {mine:.3f} s, {seconds / mine:.0f}x")
     receipt = Receipt(seconds=round(time.perf_counter() - started, 1), device=cpu_name())
     receipt.peak_rss_mb, receipt.versions = round(peak_rss_mb(), 1), versions()

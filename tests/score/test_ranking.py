@@ -121,6 +121,41 @@ def test_a_batch_gives_what_each_would_alone_and_turning_a_pair_changes_nothing(
     assert turned.theta == pytest.approx(batch.theta, abs=1e-6)
 
 
+@pytest.mark.parametrize("model", ["davidson", "rao-kupper"])
+def test_without_ties_every_model_is_bradley_terrys(model):
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    outcomes = np.array([[[5.0, 1, 0], [4, 2, 0], [3, 3, 0]], [[9.0, 1, 0], [1, 2, 0], [3, 8, 0]]])
+    plain = fit_strengths(outcomes, pairs, 3).theta
+    found = fit_strengths(outcomes, pairs, 3, model)
+    assert found.theta == pytest.approx(plain, abs=1e-6) and (found.tie <= 0).all()
+
+
+def test_rao_kupper_with_a_single_tie():
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    none = np.array([[50.0, 10, 0], [40, 20, 0], [30, 30, 0]])
+    one = none + np.array([[0, 0, 1.0], [0, 0, 0], [0, 0, 0]])
+    found = fit_strengths(np.stack([none, one]), pairs, 3, "rao-kupper")
+
+    def loss(x):
+        theta = np.append(x[:2], -x[:2].sum())
+        return -log_likelihood("rao-kupper", theta, np.exp(x[2]), one, pairs)
+
+    exact = {"xatol": 1e-10, "fatol": 1e-13, "maxiter": 20_000}
+    best = scipy.optimize.minimize(loss, [0, 0, -2], method="Nelder-Mead", options=exact).x
+    assert found.theta[1, :2] == pytest.approx(best[:2], abs=1e-6)
+    assert found.tie == pytest.approx([0, np.exp(best[2])], abs=1e-7)
+
+
+def test_rows_that_take_long_do_not_spoil_the_others():
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    usual = np.array([[5.0, 1, 0], [4, 2, 0], [3, 3, 0]])
+    never_lost = np.array([[5.0, 0, 0], [4, 0, 0], [3, 3, 0]])
+    start = fit_strengths(usual[None], pairs, 3)
+    found = fit_strengths(np.stack([never_lost, usual, never_lost]), pairs, 3, start=start).theta
+    assert found[1] == pytest.approx(start.theta[0], abs=1e-7)
+    assert found[0, 0] - found[0, 1] > 10 and found[0, 1] == pytest.approx(found[0, 2], abs=1e-5)
+
+
 def test_two_systems_by_hand():
     # 3 wins, 1 loss: odds 3; the difference is ln 3
     theta = fit_strengths(np.array([[[3.0, 1.0, 0.0]]]), np.array([[0, 1]]), 2).theta[0]

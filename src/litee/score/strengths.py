@@ -10,9 +10,8 @@ scale and sum to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +25,14 @@ MODELS: tuple[Model, ...] = ("bradley-terry", "davidson", "rao-kupper")
 #: Keeps strengths finite when a system never lost or never won; too small to be seen otherwise.
 _RIDGE = 1e-7
 _STEPS = 60
-_TOLERANCE = 1e-6  # a Newton step of this size leaves an error of about its square
+_TOLERANCE = 3e-4  # a Newton step of this size leaves an error of about its square, 1e-7
 _LARGEST = 30.0
 
+#: A Newton step that changes no difference of log odds by more than this always gains.
+_SAFE = 1.0
+
 #: Resamples times pairs worked on at once: small enough for the processor's cache.
-_CHUNK = 60_000
+_CHUNK = 40_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,46 @@ class Strengths:
 
 @dataclass(frozen=True, slots=True)
 class _Slope:
-    """Log likelihood with its derivatives by δ = θ_a − θ_b (c, p) and by the tie parameter (c,)."""
+    """Derivatives of the log likelihood by δ = θ_a − θ_b (c, p) and by the tie parameter (c,)."""
 
-    value: Floats
     delta: Floats
     delta_delta: Floats
     tie: Floats
     tie_tie: Floats
-    delta_tie: Floats
+    delta_tie: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """(c, p) weight of each outcome and of all, each in one piece of memory."""
+
+    a: Floats
+    b: Floats
+    tie: Floats
+    n: Floats
+
+    def rows(self, keep: NDArray[np.bool_]) -> _Sums:
+        """Some of the resamples."""
+        if keep.all():
+            return self
+        return _Sums(self.a[keep], self.b[keep], self.tie[keep], self.n[keep])
+
+
+class _TieModel(Protocol):
+    """What a model adds to Newton's method."""
+
+    start: float  # of the tie parameter
+    fixed: bool  # whether there is no tie parameter
+    positive: bool  # whether the tie parameter must stay above 0
+
+    def slope(self, sums: _Sums, gap: Floats, tie: Floats) -> _Slope:
+        """First and second derivatives."""
+
+    def value(self, sums: _Sums, gap: Floats, tie: Floats) -> Floats:
+        """(c,) log likelihood."""
+
+    def safe(self, gap_step: Floats, tie_step: Floats) -> NDArray[np.bool_]:
+        """(c,) whether a full Newton step cannot lower the likelihood."""
 
 
 def fit_strengths(
@@ -74,7 +108,8 @@ def fit_strengths(
         systems: s.
         model: `bradley-terry` counts a tie as half a win for each (Bradley and Terry 1952);
             `davidson` (1970, equation 2.3): P(a) ∝ e^(δ/2), P(b) ∝ e^(−δ/2), P(tie) ∝ ν;
-            `rao-kupper` (1967, equation 2.4): P(a) = σ(δ − τ), P(b) = σ(−δ − τ).
+            `rao-kupper` (1967, equation 2.4): P(a) = σ(δ − τ), P(b) = σ(−δ − τ); a resample
+            without any tie has τ = 0 and is Bradley–Terry's.
         start: one row to begin from, e.g. the fit to the full sample.
 
     Raises:
@@ -84,93 +119,139 @@ def fit_strengths(
     >>> fit_strengths(votes, np.array([[0, 1]]), 2).theta.round(4).tolist()
     [[0.5493, -0.5493]]
     """
-    slopes: dict[str, Callable[[Floats, Floats, Floats], _Slope]] = {
-        "bradley-terry": _bradley_terry,
-        "davidson": _davidson,
-        "rao-kupper": _rao_kupper,
-    }
-    if model not in slopes:
+    if model not in _LIKELIHOODS:
         raise ConfigError(f"unknown model {model!r}", fix=f"use one of: {', '.join(MODELS)}")
-    slope = slopes[model]
-    size = max(1, _CHUNK // max(len(pairs), 1))
-    parts = [
-        _fit(outcomes[k : k + size], pairs, systems, slope, start=start, ties=model)
-        for k in range(0, len(outcomes), size)
-    ]
-    return Strengths(
-        np.concatenate([p.theta for p in parts]), np.concatenate([p.tie for p in parts])
-    )
-
-
-def _fit(
-    outcomes: Floats,
-    pairs: NDArray[np.int_],
-    systems: int,
-    slope: Callable[[Floats, Floats, Floats], _Slope],
-    *,
-    start: Strengths | None,
-    ties: Model,
-) -> Strengths:
-    """Newton's method with step halving for a few resamples at once."""
+    if model == "rao-kupper":
+        none = outcomes[:, :, 2].sum(axis=1) == 0
+        if none.any():
+            return _without_ties(outcomes, pairs, systems, none, start)
+    ties = _LIKELIHOODS[model]
     theta = np.zeros((len(outcomes), systems))
-    tie = np.full(len(outcomes), 0.5 if ties == "rao-kupper" else 0.0)
+    tie = np.full(len(outcomes), ties.start)
     if start is not None:
         theta, tie = theta + start.theta[:1], np.repeat(start.tie[:1], len(outcomes))
-    now = slope(outcomes, _gaps(theta, pairs), tie)
-    value = now.value - _penalty(theta)
-    for _ in range(_STEPS):
-        step_theta, step_tie, size = _newton(now, theta, pairs, systems)
-        if ties == "bradley-terry":
-            step_tie = np.zeros_like(tie)
-        scale = np.ones(len(theta))
-        for _ in range(30):
-            next_theta = np.clip(theta + scale[:, None] * step_theta, -_LARGEST, _LARGEST)
-            next_tie = np.clip(tie + scale * step_tie, -_LARGEST, _LARGEST)
-            if ties == "rao-kupper":
-                next_tie = np.maximum(next_tie, tie / 10)
-            following = slope(outcomes, _gaps(next_theta, pairs), next_tie)
-            next_value = following.value - _penalty(next_theta)
-            worse = next_value < value - 1e-9 * (1 + np.abs(value))
-            if not worse.any():
-                break
-            scale = np.where(worse, scale / 2, scale)
-        theta, tie, now, value = next_theta, next_tie, following, next_value
-        if size < _TOLERANCE:
-            break
+    size = max(1, _CHUNK // max(len(pairs), 1))
+    graph = _Graph(pairs, systems)
+    for k in range(0, len(outcomes), size):
+        part = slice(k, k + size)
+        theta[part], tie[part] = _fit(outcomes[part], graph, ties, theta[part], tie[part])
     return Strengths(theta - theta.mean(axis=1, keepdims=True), tie)
 
 
-def _gaps(theta: Floats, pairs: NDArray[np.int_]) -> Floats:
-    gaps: Floats = theta[:, pairs[:, 0]] - theta[:, pairs[:, 1]]
-    return gaps
+def _without_ties(
+    outcomes: Floats,
+    pairs: NDArray[np.int_],
+    systems: int,
+    none: NDArray[np.bool_],
+    start: Strengths | None,
+) -> Strengths:
+    """Rao–Kupper where some resamples have no tie: its maximum lies on the border, at τ = 0."""
+    theta, tie = np.zeros((len(outcomes), systems)), np.zeros(len(outcomes))
+    theta[none] = fit_strengths(outcomes[none], pairs, systems, start=start).theta
+    if not none.all():
+        rest = fit_strengths(outcomes[~none], pairs, systems, "rao-kupper", start=start)
+        theta[~none], tie[~none] = rest.theta, rest.tie
+    return Strengths(theta, tie)
 
 
-def _penalty(theta: Floats) -> Floats:
-    penalty: Floats = _RIDGE / 2 * (theta**2).sum(axis=1)
-    return penalty
+class _Graph:
+    """Which systems met.
+
+    Args:
+        pairs: (p, 2) numbers of the two systems.
+        systems: s.
+    """
+
+    def __init__(self, pairs: NDArray[np.int_], systems: int) -> None:
+        self.first, self.second = pairs[:, 0], pairs[:, 1]
+        self.systems = systems
+        self.incidence = np.zeros((len(pairs), systems))
+        self.incidence[np.arange(len(pairs)), self.first] = 1
+        self.incidence[np.arange(len(pairs)), self.second] = -1
+        self.touched = np.abs(self.incidence)
+
+    def gaps(self, theta: Floats) -> Floats:
+        """(c, p) differences of strength."""
+        gaps: Floats = theta[:, self.first] - theta[:, self.second]
+        return gaps
 
 
-def _newton(
-    now: _Slope, theta: Floats, pairs: NDArray[np.int_], systems: int
-) -> tuple[Floats, Floats, float]:
-    """(c, s) and (c,) Newton steps and the largest of them."""
-    c, first, second = len(theta), pairs[:, 0], pairs[:, 1]
-    incidence = np.zeros((len(pairs), systems))
-    incidence[np.arange(len(pairs)), first] = 1
-    incidence[np.arange(len(pairs)), second] = -1
-    gradient = np.column_stack([now.delta @ incidence - _RIDGE * theta, now.tie])
-    curvature = np.zeros((c, systems + 1, systems + 1))
-    curvature[:, first, second] = -now.delta_delta
-    curvature[:, second, first] = -now.delta_delta
-    diagonal = np.arange(systems)
-    curvature[:, diagonal, diagonal] = now.delta_delta @ np.abs(incidence) + _RIDGE
-    curvature[:, :systems, :systems] += 1 / systems  # the free constant: strengths sum to 0
-    cross = now.delta_tie @ incidence
-    curvature[:, :systems, systems] = curvature[:, systems, :systems] = cross
-    curvature[:, systems, systems] = now.tie_tie + 1e-12
+def _fit(
+    outcomes: Floats, graph: _Graph, ties: _TieModel, theta: Floats, tie: Floats
+) -> tuple[Floats, Floats]:
+    """Newton's method for a few resamples at once; those that are done leave the batch."""
+    a, b, t = (np.ascontiguousarray(outcomes[:, :, k]) for k in range(3))
+    sums = _Sums(a, b, t, a + b + t)
+    theta, tie = theta.copy(), tie.copy()
+    left = np.arange(len(theta))
+    for _ in range(_STEPS):
+        now, now_tie = theta[left], tie[left]
+        step, tie_step = _newton(ties.slope(sums, graph.gaps(now), now_tie), now, graph, ties.fixed)
+        unit = np.ones(len(now_tie))
+        if ties.positive:
+            unit, tie_step = now_tie, np.maximum(tie_step, -0.9 * now_tie)
+        size = np.maximum(np.abs(step).max(axis=1), np.abs(tie_step) / unit)
+        scale = _scale(sums, graph, ties, (now, now_tie), (step, tie_step))
+        theta[left] = np.clip(now + scale[:, None] * step, -_LARGEST, _LARGEST)
+        tie[left] = np.clip(now_tie + scale * tie_step, -_LARGEST, _LARGEST)
+        going = size >= _TOLERANCE
+        if not going.any():
+            break
+        left, sums = left[going], sums.rows(going)
+    return theta, tie
+
+
+def _scale(
+    sums: _Sums,
+    graph: _Graph,
+    ties: _TieModel,
+    now: tuple[Floats, Floats],
+    step: tuple[Floats, Floats],
+) -> Floats:
+    """(c,) part of the Newton step, 1, 1/2, 1/4 and so on, that does not lower the likelihood."""
+    scale = np.ones(len(now[0]))
+    risky = ~ties.safe(graph.gaps(step[0]), step[1])
+    if not risky.any():
+        return scale
+    (theta, tie), (theta_step, tie_step) = ((x[risky] for x in pair) for pair in (now, step))
+    part, own = sums.rows(risky), np.ones(int(risky.sum()))
+
+    def value(at: Floats, at_tie: Floats) -> Floats:
+        found: Floats = ties.value(part, graph.gaps(at), at_tie) - _RIDGE / 2 * (at**2).sum(axis=1)
+        return found
+
+    before = value(theta, tie)
+    for _ in range(30):
+        new = np.clip(theta + own[:, None] * theta_step, -_LARGEST, _LARGEST)
+        after = value(new, np.clip(tie + own * tie_step, -_LARGEST, _LARGEST))
+        # an undefined value (a tie parameter outside its range) is worse too
+        worse = ~(after >= before - 1e-9 * (1 + np.abs(before)))
+        if not worse.any():
+            break
+        own = np.where(worse, own / 2, own)
+    scale[risky] = own
+    return scale
+
+
+def _newton(now: _Slope, theta: Floats, graph: _Graph, fixed: bool) -> tuple[Floats, Floats]:
+    """(c, s) and (c,) Newton steps."""
+    s, free = graph.systems, int(not fixed)
+    gradient = np.empty((len(theta), s + free))
+    gradient[:, :s] = now.delta @ graph.incidence - _RIDGE * theta
+    curvature = np.zeros((len(theta), s + free, s + free))
+    curvature[:, graph.first, graph.second] = -now.delta_delta
+    curvature[:, graph.second, graph.first] = -now.delta_delta
+    diagonal = np.arange(s)
+    curvature[:, diagonal, diagonal] = now.delta_delta @ graph.touched + _RIDGE
+    curvature[:, :s, :s] += 1 / s  # the free constant: strengths sum to 0
+    if now.delta_tie is not None:
+        gradient[:, s] = now.tie
+        cross = now.delta_tie @ graph.incidence
+        curvature[:, :s, s] = curvature[:, s, :s] = cross
+        curvature[:, s, s] = now.tie_tie + 1e-12
     solved = np.linalg.solve(curvature, gradient[:, :, None])
     step: Floats = np.asarray(solved[:, :, 0], dtype=np.float64)
-    return step[:, :systems], step[:, systems], float(np.abs(step).max(initial=0.0))
+    return step[:, :s], step[:, s] if free else np.zeros(len(theta))
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -183,52 +264,102 @@ def _log_sigmoid(x: Floats) -> Floats:
     return value
 
 
-def _bradley_terry(outcomes: Floats, gap: Floats, tie: Floats) -> _Slope:
-    won = outcomes[:, :, 0] + outcomes[:, :, 2] / 2
-    n = outcomes.sum(axis=2)
-    small = np.exp(-np.abs(gap))
-    low = small / (1 + small)
-    p = np.where(gap > 0, 1 - low, low)
-    # ln σ(gap) = gap + ln σ(−gap), and ln σ(−gap) = −max(gap, 0) − ln(1 + e^−|gap|)
-    value = (won * gap - n * (np.maximum(gap, 0) + np.log1p(small))).sum(axis=1)
-    nothing = np.zeros_like(tie)
-    return _Slope(value, won - n * p, n * p * (1 - p), nothing, nothing + 1, np.zeros_like(gap))
+class _BradleyTerry:
+    """A tie is half a win for each."""
+
+    start, fixed, positive = 0.0, True, False
+
+    def slope(self, sums: _Sums, gap: Floats, tie: Floats) -> _Slope:
+        p = _sigmoid(gap)
+        expected = sums.n * p
+        won = sums.a + sums.tie / 2
+        return _Slope(won - expected, expected * (1 - p), tie, tie)
+
+    def value(self, sums: _Sums, gap: Floats, tie: Floats) -> Floats:
+        won = sums.a + sums.tie / 2
+        value: Floats = (won * gap + sums.n * _log_sigmoid(-gap)).sum(axis=1)
+        return value
+
+    def safe(self, gap_step: Floats, tie_step: Floats) -> NDArray[np.bool_]:
+        """Since |third derivative| ≤ second derivative (Bach 2010, proposition 1)."""
+        safe: NDArray[np.bool_] = np.abs(gap_step).max(axis=1, initial=0.0) <= _SAFE
+        return safe
 
 
-def _davidson(outcomes: Floats, gap: Floats, tie: Floats) -> _Slope:
-    logits = np.stack([gap / 2, -gap / 2, np.broadcast_to(tie[:, None], gap.shape)], axis=2)
-    top = logits.max(axis=2, keepdims=True)
-    norm = top[:, :, 0] + np.log(np.exp(logits - top).sum(axis=2))
-    p = np.exp(logits - norm[:, :, None])
-    n = outcomes.sum(axis=2)
-    value = ((outcomes * logits).sum(axis=2) - n * norm).sum(axis=1)
-    edge = p[:, :, 0] - p[:, :, 1]
-    return _Slope(
-        value=value,
-        delta=(outcomes[:, :, 0] - outcomes[:, :, 1] - n * edge) / 2,
-        delta_delta=n / 4 * (p[:, :, 0] + p[:, :, 1] - edge**2),
-        tie=(outcomes[:, :, 2] - n * p[:, :, 2]).sum(axis=1),
-        tie_tie=(n * p[:, :, 2] * (1 - p[:, :, 2])).sum(axis=1),
-        delta_tie=-n * p[:, :, 2] * edge / 2,
-    )
+class _Davidson:
+    """A tie is an outcome of its own."""
+
+    start, fixed, positive = 0.0, False, False
+
+    def slope(self, sums: _Sums, gap: Floats, tie: Floats) -> _Slope:
+        a, b, t = self._shares(gap, tie)
+        edge, both = a - b, a + b
+        return _Slope(
+            delta=(sums.a - sums.b - sums.n * edge) / 2,
+            delta_delta=sums.n / 4 * (both - edge**2),
+            tie=(sums.tie - sums.n * t).sum(axis=1),
+            tie_tie=(sums.n * t * both).sum(axis=1),
+            delta_tie=-sums.n * t * edge / 2,
+        )
+
+    @staticmethod
+    def _shares(gap: Floats, tie: Floats) -> tuple[Floats, Floats, Floats]:
+        top = np.maximum(np.abs(gap) / 2, tie[:, None])
+        a, b, t = np.exp(gap / 2 - top), np.exp(-gap / 2 - top), np.exp(tie[:, None] - top)
+        total = a + b + t
+        return a / total, b / total, t / total
+
+    def value(self, sums: _Sums, gap: Floats, tie: Floats) -> Floats:
+        norm = np.logaddexp(np.abs(gap) / 2 + np.log1p(np.exp(-np.abs(gap))), tie[:, None])
+        logits = (sums.a - sums.b) * gap / 2 + sums.tie * tie[:, None]
+        value: Floats = (logits - sums.n * norm).sum(axis=1)
+        return value
+
+    def safe(self, gap_step: Floats, tie_step: Floats) -> NDArray[np.bool_]:
+        """As for Bradley–Terry, with the range of the three logits' changes."""
+        gap = np.abs(gap_step).max(axis=1, initial=0.0)
+        safe: NDArray[np.bool_] = np.maximum(gap, gap / 2 + np.abs(tie_step)) <= _SAFE
+        return safe
 
 
-def _rao_kupper(outcomes: Floats, gap: Floats, tie: Floats) -> _Slope:
-    # P(tie) = (e^2τ − 1) σ(δ − τ) σ(−δ − τ), so a tie adds to both sigmoids.
-    tau = tie[:, None]
-    ahead, behind = outcomes[:, :, 0] + outcomes[:, :, 2], outcomes[:, :, 1] + outcomes[:, :, 2]
-    p, q = _sigmoid(gap - tau), _sigmoid(-gap - tau)
-    ties = outcomes[:, :, 2].sum(axis=1)
-    with np.errstate(over="ignore"):
-        free = np.expm1(2 * tie)
-    up, down = ahead * p * (1 - p), behind * q * (1 - q)
-    log_free = 2 * tie + np.log1p(-np.exp(-2 * tie))
-    value = (ahead * _log_sigmoid(gap - tau) + behind * _log_sigmoid(-gap - tau)).sum(axis=1)
-    return _Slope(
-        value=value + ties * log_free,
-        delta=ahead * (1 - p) - behind * (1 - q),
-        delta_delta=up + down,
-        tie=ties * 2 * (1 + 1 / free) - (ahead * (1 - p) + behind * (1 - q)).sum(axis=1),
-        tie_tie=ties * 4 * (1 + 1 / free) / free + (up + down).sum(axis=1),
-        delta_tie=down - up,
-    )
+class _RaoKupper:
+    """P(tie) = (e^2τ − 1) σ(δ − τ) σ(−δ − τ), so a tie adds to both sigmoids; τ > 0."""
+
+    start, fixed, positive = 0.5, False, True
+
+    def slope(self, sums: _Sums, gap: Floats, tie: Floats) -> _Slope:
+        tau = tie[:, None]
+        ahead, behind = sums.a + sums.tie, sums.b + sums.tie
+        p, q = _sigmoid(gap - tau), _sigmoid(-gap - tau)
+        ties = sums.tie.sum(axis=1)
+        with np.errstate(over="ignore"):
+            free = np.expm1(2 * tie)
+        up, down = ahead * p * (1 - p), behind * q * (1 - q)
+        return _Slope(
+            delta=ahead * (1 - p) - behind * (1 - q),
+            delta_delta=up + down,
+            tie=ties * 2 * (1 + 1 / free) - (ahead * (1 - p) + behind * (1 - q)).sum(axis=1),
+            tie_tie=ties * 4 * (1 + 1 / free) / free + (up + down).sum(axis=1),
+            delta_tie=down - up,
+        )
+
+    def value(self, sums: _Sums, gap: Floats, tie: Floats) -> Floats:
+        tau, ties = tie[:, None], sums.tie.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_free = 2 * tie + np.log1p(-np.exp(-2 * tie))
+            value: Floats = (
+                (sums.a + sums.tie) * _log_sigmoid(gap - tau)
+                + (sums.b + sums.tie) * _log_sigmoid(-gap - tau)
+            ).sum(axis=1) + ties * log_free
+        return value
+
+    def safe(self, gap_step: Floats, tie_step: Floats) -> NDArray[np.bool_]:
+        """Never beforehand: the bound does not hold near τ = 0."""
+        return np.zeros(len(tie_step), dtype=np.bool_)
+
+
+_LIKELIHOODS: dict[Model, _TieModel] = {
+    "bradley-terry": _BradleyTerry(),
+    "davidson": _Davidson(),
+    "rao-kupper": _RaoKupper(),
+}
