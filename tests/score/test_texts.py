@@ -13,6 +13,7 @@ from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from litee.errors import ConfigError, InputError
 from litee.score import texts
@@ -57,6 +58,12 @@ def test_overlap_metrics_equal_their_libraries(text):
     plain = sacrebleu.sentence_bleu(text, [REFERENCE], smooth_method="none")
     assert found["bleu_unsmoothed"] == plain.score / 100
     assert found["chrf"] == sacrebleu.sentence_chrf(text, [REFERENCE]).score / 100
+
+
+def test_sacrebleu_does_not_remember_all_texts():
+    for k in range(2000):
+        scores_of(f"text {k}", f"golden {k}", ["bleu", "bleu_unsmoothed"])
+    assert Tokenizer13a.__call__.cache_info().currsize <= 2050
 
 
 class Nothing:

@@ -20,6 +20,8 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from litee.errors import ConfigError
 from litee.records import Score
@@ -31,6 +33,9 @@ NO_ANSWER, EMPTY_ANSWER = "no answer", "empty answer"
 NO_REFERENCE, NO_PROMPT = "no reference", "no prompt"
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+#: Tokenised lines that sacrebleu may remember: a block of answers and references.
+_LINES = 2048
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile(r"\w+")
@@ -149,12 +154,21 @@ def _rouge(answer: Answer) -> list[float]:
     return [scores[name].fmeasure for name in _ROUGE]
 
 
+def _keep_few_lines() -> None:
+    """Empty sacrebleu's memory of tokenised lines, which would grow to 65,536 texts."""
+    if Tokenizer13a.__call__.cache_info().currsize > _LINES:
+        Tokenizer13a.__call__.cache_clear()
+        TokenizerRegexp.__call__.cache_clear()
+
+
 def _bleu(answer: Answer) -> list[float]:
+    _keep_few_lines()
     text, reference = _texts(answer)
     return [_LIBRARIES.bleu.sentence_score(text, [reference]).score / 100]
 
 
 def _bleu_plain(answer: Answer) -> list[float]:
+    _keep_few_lines()
     text, reference = _texts(answer)
     return [_LIBRARIES.bleu_plain.sentence_score(text, [reference]).score / 100]
 
