@@ -86,13 +86,16 @@ class ChatModel:
         return self.model
 
 
-def load_chat_model(settings: ChatSettings, *, eot: str | None = None) -> ChatModel:
+def load_chat_model(
+    settings: ChatSettings, *, eot: str | None = None, adapt: bool = True
+) -> ChatModel:
     """Load the backbone and make it trainable the way `settings.method` says.
 
     Args:
         settings: backbone, method, rank, data type, seed.
         eot: `auto` or a token to end turns with; None leaves a chat model as it is and refuses
             a model without a chat template.
+        adapt: put LoRA on; False leaves that to a trainer, which is given `lora_config`.
 
     Raises:
         ConfigError: qlora without CUDA or bitsandbytes.
@@ -107,7 +110,7 @@ def load_chat_model(settings: ChatSettings, *, eot: str | None = None) -> ChatMo
         model = model.to(device)  # type: ignore[arg-type]
     end = _end_of_turn(model, tokenizer, eot, settings.backbone, settings.seed)
     _say_where_turns_end(model, tokenizer, end)
-    if settings.method == "full":
+    if settings.method == "full" or not adapt:
         return ChatModel(model, tokenizer, folder, end, device, dtype)
     adapted = add_lora(model, settings, rows=[] if end.origin == "template" else [end.id])
     return ChatModel(adapted, tokenizer, folder, end, device, dtype)
@@ -142,6 +145,19 @@ def load_causal(
     return model, tokenizer
 
 
+def lora_config(settings: ChatSettings) -> LoraConfig | None:
+    """LoRA on all linear layers but the head; None when all weights are trained."""
+    if settings.method == "full":
+        return None
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+    )
+
+
 def add_lora(
     model: PreTrainedModel, settings: ChatSettings, *, rows: list[int] | None = None
 ) -> PeftModel:
@@ -155,14 +171,9 @@ def add_lora(
         if not model.config.get_text_config().tie_word_embeddings:
             names.append(_name_of(model, _head(model)))
         indices = {name: list(rows) for name in names}
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-        trainable_token_indices=indices,
-    )
+    config = lora_config(settings)
+    assert config is not None
+    config.trainable_token_indices = indices
     with torch.random.fork_rng(), known_warnings():
         torch.manual_seed(settings.seed)
         adapted = get_peft_model(model, config)
