@@ -9,6 +9,7 @@ import typer
 from litee.cli import (
     agree,
     audit,
+    curate,
     data,
     demonstrations,
     doctor,
@@ -49,6 +50,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 data.app.command()(demonstrations.demonstrations)
+app.command()(curate.curate)
 app.add_typer(index.app, name="index")
 app.command()(score.score)
 app.command()(agree.agree)
@@ -61,6 +63,7 @@ app.command()(doctor.doctor)
 #: Verb → how to go on after an interruption.
 _HINTS = {
     "fit": "; run the same command with --resume to go on",
+    "curate": "; run the same command again to go on",
     "study": "; run the same command again to go on",
     "tune": "; run the same command with --resume to go on",
 }

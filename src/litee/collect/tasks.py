@@ -145,11 +145,9 @@ def read_seed_tasks(paths: Sequence[Path], reading: Reading) -> Iterator[Demonst
                     continue
                 given = item.get("input") or ""
                 prompt = mend(f"{instruction}\n\n{given}").strip()
-                topic = "classification" if row.get("is_classification") else "generation"
                 yield Demonstration(
                     f"{row.get('id', number)}/{k}" if k else str(row.get("id", number)),
                     (Message("user", prompt), Message("assistant", answer)),
                     source="self-instruct",
                     license="Apache-2.0",
-                    topic=topic,
                 )

@@ -1,0 +1,1 @@
+"""Which few demonstrations to keep, and why: duplicates, leaks, quality, diversity, quotas."""
