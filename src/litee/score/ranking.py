@@ -5,14 +5,12 @@ Knows nothing of files or of how verdicts came about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from litee.errors import ConfigError, InputError
 from litee.records import Score, VotedPair
@@ -20,15 +18,16 @@ from litee.rundir import Json
 from litee.score.ceiling import vote_counts
 from litee.score.enough import Needed, needed
 from litee.score.intervals import GroupBootstrap
+from litee.score.meetings import meetings, resampled, unbounded, win_rates
 from litee.score.outcomes import Floats
 from litee.score.strengths import MODELS, Model, fit_strengths
-from litee.score.style import STYLE_TERMS, StyledStrengths, fit_styled, style_differences
+from litee.score.style import STYLE_TERMS, resample_styled, style_differences
 
 #: Log strength → Elo points (a factor of 10 in the odds is 400 points), around 1000.
 ELO = 400 / np.log(10)
 CENTRE = 1000.0
 
-_BLOCK = 6_000_000
+_UNBOUNDED = "no chain of wins and losses links it to the others: its strength has no finite value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,23 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Meeting:
+    """How two systems did against each other.
+
+    Attributes:
+        first: name of one.
+        second: name of the other.
+        votes: between them.
+        share: of them won by the first, ties half.
+    """
+
+    first: str
+    second: str
+    votes: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """A leaderboard.
 
@@ -90,6 +106,7 @@ class Ranking:
         tie: the model's tie parameter.
         style: term → coefficient with interval; empty without style control.
         neighbours: (upper, lower, difference in Elo, what settles it).
+        meetings: every two systems that met.
         votes: in all.
         pairs: in all.
         prompts: prompt groups, the unit of the bootstrap.
@@ -104,6 +121,7 @@ class Ranking:
     tie: float
     style: tuple[tuple[str, Score], ...]
     neighbours: tuple[tuple[str, str, Score, Needed], ...]
+    meetings: tuple[Meeting, ...]
     votes: float
     pairs: int
     prompts: int
@@ -143,6 +161,10 @@ class Ranking:
             "neighbours": [
                 {"upper": a, "lower": b, "difference": _json(d), "needed": n.in_words()}
                 for a, b, d, n in self.neighbours
+            ],
+            "meetings": [
+                {"first": m.first, "second": m.second, "votes": m.votes, "share": m.share}
+                for m in self.meetings
             ],
         }
 
@@ -212,32 +234,25 @@ def rank(
     if model not in MODELS:
         raise ConfigError(f"unknown model {model!r}", fix=f"use one of: {', '.join(MODELS)}")
     s = len(bouts.names)
-    pairs, cells = _cells(bouts)
+    pairs, cells = meetings(bouts.systems, bouts.counts, bouts.groups, s)
     bootstrap = GroupBootstrap(bouts.groups, seed=seed, resamples=resamples)
-    full = fit_strengths(cells.sum(axis=0)[None], pairs, s, model)
-    theta = full.theta[0] * ELO + CENTRE
-    draws = np.empty((0, s))
-    rates = [_win_rates(cells.sum(axis=0)[None], pairs, s)]
-    if bootstrap.count > 1:
-        blocks = list(_resampled(cells, bootstrap))
-        fits = [fit_strengths(block, pairs, s, model, start=full).theta for block in blocks]
-        draws = np.concatenate(fits) * ELO + CENTRE
-        rates += [_win_rates(block, pairs, s) for block in blocks]
-    rate = np.concatenate(rates)
-    styled, coefficients = _styled(bouts, bootstrap, seed, resamples) if style else (None, ())
+    outcomes = cells.sum(axis=0)
+    tie, theta, draws, rates = _fits(cells, pairs, s, model, bootstrap)
+    styled, coefficients = _styled(bouts, seed, resamples) if style else (None, ())
     order = np.argsort(-theta, kind="stable")
-    warnings = _unbounded(cells.sum(axis=0), pairs, bouts.names)
+    loose = unbounded(outcomes, pairs, s)
+    taken_part = _votes_by_system(bouts)
     no_style = Score(None, reason="style was not controlled")
     standings = tuple(
         Standing(
             name=bouts.names[k],
-            votes=float(bouts.counts.sum(axis=1)[(bouts.systems == k).any(axis=1)].sum()),
+            votes=taken_part[k],
             elo=_score(theta[k], draws[:, k]),
-            win_rate=_score(rate[0, k], rate[1:, k]),
+            win_rate=_score(rates[0, k], rates[1:, k]),
             best_rank=1 + _beyond_doubt(draws, k, above=True),
             worst_rank=s - _beyond_doubt(draws, k, above=False),
             styled=no_style if styled is None else styled[k],
-            warning=warnings[k],
+            warning=_UNBOUNDED if loose[k] else "",
         )
         for k in order.tolist()
     )
@@ -245,9 +260,10 @@ def rank(
     return Ranking(
         model=model,
         standings=standings,
-        tie=float(full.tie[0]),
+        tie=tie,
         style=coefficients,
         neighbours=_neighbours(bouts.names, order, theta, draws, (bootstrap.count, total)),
+        meetings=_meetings(bouts.names, pairs, outcomes),
         votes=total,
         pairs=len(bouts.counts),
         prompts=bootstrap.count,
@@ -258,42 +274,35 @@ def rank(
     )
 
 
-def _cells(bouts: Bouts) -> tuple[NDArray[np.int_], Floats]:
-    """(p, 2) unordered pairs of systems, and (groups, p, 3) outcomes between them per prompt."""
-    first, second = bouts.systems.min(axis=1), bouts.systems.max(axis=1)
-    turned = bouts.systems[:, 0] > bouts.systems[:, 1]
-    counts = np.where(turned[:, None], bouts.counts[:, [1, 0, 2]], bouts.counts)
-    code = first * len(bouts.names) + second
-    codes, pair = np.unique(code, return_inverse=True)
-    groups = np.unique(bouts.groups, return_inverse=True)[1]
-    cells = np.zeros((groups.max() + 1, len(codes), 3))
-    np.add.at(cells, (groups, pair), counts)
-    return np.column_stack(np.divmod(codes, len(bouts.names))), cells
+def _fits(
+    cells: Floats, pairs: NDArray[np.int_], s: int, model: Model, bootstrap: GroupBootstrap
+) -> tuple[float, Floats, Floats, Floats]:
+    """The tie parameter, (s,) Elo, (c, s) resampled Elo, (1 + c, s) win rates (all votes first)."""
+    full = fit_strengths(cells.sum(axis=0)[None], pairs, s, model)
+    fits = [np.empty((0, s))]
+    rates = [win_rates(cells.sum(axis=0)[None], pairs, s)]
+    if bootstrap.count > 1:
+        for block in resampled(cells, bootstrap):
+            fits.append(fit_strengths(block, pairs, s, model, start=full).theta)
+            rates.append(win_rates(block, pairs, s))
+    draws = np.concatenate(fits) * ELO + CENTRE
+    return float(full.tie[0]), full.theta[0] * ELO + CENTRE, draws, np.concatenate(rates)
 
 
-def _resampled(cells: Floats, bootstrap: GroupBootstrap) -> Iterator[Floats]:
-    """Blocks (c, p, 3) of resampled outcomes."""
-    flat = cells.reshape(len(cells), -1)
-    size = max(1, _BLOCK // max(flat.shape[1], 1))
-    for counts in bootstrap.counts():
-        for start in range(0, len(counts), size):
-            block = counts[start : start + size] @ flat
-            yield block.reshape(-1, cells.shape[1], 3)
+def _votes_by_system(bouts: Bouts) -> list[float]:
+    """Votes each system took part in."""
+    total = bouts.counts.sum(axis=1)
+    taken_part = [(bouts.systems == k).any(axis=1) for k in range(len(bouts.names))]
+    return [float(total[rows].sum()) for rows in taken_part]
 
 
-def _win_rates(outcomes: Floats, pairs: NDArray[np.int_], systems: int) -> Floats:
-    """(c, s) share of votes won, ties half; NaN for a system without votes."""
-    won, total = np.zeros((2, len(outcomes), systems))
-    for side, other in ((0, 1), (1, 0)):
-        gained = outcomes[:, :, side] + outcomes[:, :, 2] / 2
-        lost = outcomes[:, :, other] + outcomes[:, :, 2] / 2
-        for k in range(systems):
-            here = pairs[:, side] == k
-            won[:, k] += gained[:, here].sum(axis=1)
-            total[:, k] += (gained + lost)[:, here].sum(axis=1)
-    rates = np.full(won.shape, np.nan)
-    np.divide(won, total, out=rates, where=total > 0)
-    return rates
+def _meetings(
+    names: Sequence[str], pairs: NDArray[np.int_], outcomes: Floats
+) -> tuple[Meeting, ...]:
+    votes = outcomes.sum(axis=1)
+    share = (outcomes[:, 0] + outcomes[:, 2] / 2) / votes
+    rows = zip(pairs.tolist(), votes.tolist(), share.tolist(), strict=True)
+    return tuple(Meeting(names[i], names[j], n, won) for (i, j), n, won in rows)
 
 
 def _score(value: float, draws: Floats) -> Score:
@@ -313,24 +322,6 @@ def _beyond_doubt(draws: Floats, k: int, *, above: bool) -> int:
     return int((share >= 0.975).sum())
 
 
-def _unbounded(outcomes: Floats, pairs: NDArray[np.int_], names: Sequence[str]) -> list[str]:
-    """Per system, why the likelihood has no finite maximum for it, else "".
-
-    It has one exactly when every system beat (or tied with) every other through some chain of
-    votes (Ford 1957): when the graph of wins is strongly connected.
-    """
-    won = outcomes[:, 0] + outcomes[:, 2] > 0
-    lost = outcomes[:, 1] + outcomes[:, 2] > 0
-    edges = np.concatenate([pairs[won], pairs[lost][:, ::-1]])
-    graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(names), len(names)))
-    count, part = connected_components(graph, directed=True, connection="strong")
-    if count == 1:
-        return [""] * len(names)
-    largest = int(np.bincount(part).argmax())
-    reason = "no chain of wins and losses links it to the others: its strength has no finite value"
-    return ["" if p == largest else reason for p in part.tolist()]
-
-
 def _neighbours(
     names: Sequence[str],
     order: NDArray[np.int_],
@@ -347,33 +338,23 @@ def _neighbours(
 
 
 def _styled(
-    bouts: Bouts, bootstrap: GroupBootstrap, seed: int, resamples: int
+    bouts: Bouts, seed: int, resamples: int
 ) -> tuple[list[Score], tuple[tuple[str, Score], ...]]:
-    """Elo at equal style per system, and the style coefficients."""
-    total = bouts.counts.sum(axis=1)
-    shares = (bouts.counts[:, 0] + bouts.counts[:, 2] / 2) / total
-    spread = bouts.terms.std(axis=0)
-    terms = np.divide(bouts.terms, spread, out=np.zeros_like(bouts.terms), where=spread > 0)
-    s = len(bouts.names)
-
-    def fit(weights: Floats, start: StyledStrengths | None) -> StyledStrengths:
-        keep = weights > 0
-        return fit_styled(
-            shares[keep], bouts.systems[keep], terms[keep], weights[keep], s, start=start
-        )
-
-    full = fit(total, None)
-    draws = []
+    """Elo at equal style per system, and the coefficients of the style terms that vary."""
     few = GroupBootstrap(bouts.groups, seed=seed, resamples=max(100, resamples // 10))
-    if bootstrap.count > 1:
-        for counts in few.counts():
-            draws += [fit(total * row[few.index], full) for row in counts]
-    theta = np.array([d.theta for d in draws]).reshape(-1, s)
+    full, draws = resample_styled(
+        bouts.counts, bouts.systems, bouts.terms, len(bouts.names), few if few.count > 1 else None
+    )
+    theta = np.array([d.theta for d in draws]).reshape(-1, len(bouts.names))
     slopes = np.array([d.coefficients for d in draws]).reshape(-1, len(STYLE_TERMS))
-    elo = [_score(full.theta[k] * ELO + CENTRE, theta[:, k] * ELO + CENTRE) for k in range(s)]
+    elo = [
+        _score(full.theta[k] * ELO + CENTRE, theta[:, k] * ELO + CENTRE)
+        for k in range(len(bouts.names))
+    ]
+    varies = bouts.terms.std(axis=0) > 0
     named = tuple(
         (name, _score(full.coefficients[k], slopes[:, k]))
         for k, name in enumerate(STYLE_TERMS)
-        if spread[k] > 0
+        if varies[k]
     )
     return elo, named

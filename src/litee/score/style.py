@@ -1,7 +1,7 @@
 """Strengths with the answers' style held fixed: length, lists, bold, headers.
 
 Bradley–Terry with the style differences of each pair as further terms (the style control of the
-Chatbot Arena leaderboard, Li et al. 2024). Knows nothing of files, votes or bootstrap.
+Chatbot Arena leaderboard, Li et al. 2024). Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litee.records import Pair
+from litee.score.intervals import GroupBootstrap
 from litee.score.outcomes import Floats
 
 #: Style terms, in the order of the coefficients.
@@ -114,3 +115,37 @@ def fit_styled(
             break
     theta = found[:count]
     return StyledStrengths(theta - theta.mean(), found[count:])
+
+
+def resample_styled(
+    counts: Floats,
+    systems: NDArray[np.int_],
+    differences: Floats,
+    count: int,
+    bootstrap: GroupBootstrap | None,
+) -> tuple[StyledStrengths, list[StyledStrengths]]:
+    """The fit to all pairs and one per resample; style terms are standardised.
+
+    Args:
+        counts: (m, 3) votes for a, b, tie.
+        systems: (m, 2) numbers of the two systems.
+        differences: (m, k) from `style_differences`.
+        count: s.
+        bootstrap: over the pairs' prompts, None for no resamples.
+    """
+    total = counts.sum(axis=1)
+    shares = (counts[:, 0] + counts[:, 2] / 2) / total
+    spread = differences.std(axis=0)
+    terms = np.divide(differences, spread, out=np.zeros_like(differences), where=spread > 0)
+
+    def fit(weights: Floats, start: StyledStrengths | None) -> StyledStrengths:
+        keep = weights > 0
+        return fit_styled(
+            shares[keep], systems[keep], terms[keep], weights[keep], count, start=start
+        )
+
+    full = fit(total, None)
+    if bootstrap is None:
+        return full, []
+    draws = [fit(total * row[bootstrap.index], full) for rows in bootstrap.counts() for row in rows]
+    return full, draws
