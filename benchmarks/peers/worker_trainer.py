@@ -39,6 +39,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 _LABELS = ("a", "b", "tie")
 
@@ -83,6 +84,20 @@ def probabilities(
     return found
 
 
+def summed_loss(
+    outputs: SequenceClassifierOutputWithPast,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Cross-entropy over the pairs of an optimiser step.
+
+    The Trainer's own way would add up the means of the accumulated passes here: it trusts a model
+    that takes loss arguments to divide, and sequence classifiers do not.
+    """
+    total = torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
+    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
 def train(job: Job, clock: Clock) -> Log:
     begin(job)
     model, tokenizer = load(job)
@@ -99,6 +114,7 @@ def train(job: Job, clock: Clock) -> Log:
         args=TrainingArguments(**trainer_settings(job)),
         train_dataset=data,
         data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=summed_loss,
         callbacks=[ends],
     )
     ends.score = lambda: probabilities(model, tokenizer, valid, job.predict_batch, swap=False)
