@@ -1,17 +1,14 @@
 """The agreement page: one HTML file, and the table for the terminal.
 
-The file is complete in itself: styles and plots are inline and every string from outside is
-escaped. Knows nothing of how the figures were made.
+Knows nothing of how the figures were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -20,6 +17,7 @@ from litee.records import Dropped, Score
 from litee.rundir import write_text
 from litee.score.agreement_study import AgreementStudy
 from litee.score.figures import Plot, whiskers
+from litee.score.page import by_name, in_percent, inline, render
 from litee.score.table import percent_cell, score_cell
 
 Columns = tuple[tuple[str, str, bool], ...]
@@ -119,29 +117,18 @@ def write_page(page: PageInput, path: Path) -> None:
 
 def render_page(page: PageInput) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("litee", "score"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = _cell(score_cell)
-    environment.filters["percent"] = _cell(percent_cell)
-    environment.filters["percent_short"] = _cell(lambda s: percent_cell(s, interval=False))
-    environment.filters["signed"] = _cell(lambda s: score_cell(s, sign="+"))
-    environment.filters["signed_percent"] = _cell(lambda s: percent_cell(s, sign="+"))
-    environment.filters["count"] = "{:,.0f}".format
     study = page.study
     ranked = sum(m.score(study.primary).value is not None for m in study.metrics)
     near = study.comparisons[: max(0, ranked - 1)]
-    return environment.get_template("agreement.html").render(
+    return render(
+        "agreement.html",
+        title=study.title,
         s=study,
         headline=headline(study),
         cautions=(*cautions(study), *page.notes),
         main=_with_values(MAIN, study),
         groups=[(name, _with_values(columns, study)) for name, columns in GROUPS],
-        plots=[Markup(plot.svg()) for plot in plots(study)],
+        plots=inline(plots(study)).values(),
         shown=min(PLOTTED, len(study.metrics)),
         near=near,
         far=study.comparisons[len(near) :],
@@ -149,24 +136,13 @@ def render_page(page: PageInput) -> str:
         primary_share=study.primary in _SHARES,
         has_cost=any(m.seconds_per_1000 is not None for m in study.metrics),
         has_price=any(m.price_per_1000 is not None for m in study.metrics),
-        inputs={Path(file).name: digest for file, digest in page.inputs.items()},
+        inputs=by_name(page.inputs),
         dropped=page.dropped.counts,
         unscored=[
             (m.name, reason, number) for m in study.metrics for reason, number in m.unscored.items()
         ],
         command=page.command,
     )
-
-
-def _cell(shown: Callable[[Score], str]) -> Callable[[Score], str]:
-    """A template filter: the number, or a dash with the reason as its title."""
-
-    def filtered(score: Score) -> str:
-        if score.value is not None:
-            return shown(score)
-        return Markup('<span class="none" title="{}">—</span>').format(score.reason)
-
-    return filtered
 
 
 def _with_values(columns: Columns, study: AgreementStudy) -> Columns:
@@ -191,18 +167,13 @@ def headline(study: AgreementStudy) -> str:
         return f"{best.name} agrees best with people: {figure.replace('_', ' ')} {score.value:.2f}."
     text = (
         f"{best.name} agrees best with people: it picks the preferred answer in "
-        f"{_percent(score)} of the pairs that people decided"
+        f"{in_percent(score)} of the pairs that people decided"
     )
     people = study.people.get(figure)
     if people is not None and people.value is not None:
         ties = ", equal ratings counting half," if study.kind == "ratings" else ""
-        text += f"; one person's judgement{ties} does in {_percent(people)}"
+        text += f"; one person's judgement{ties} does in {in_percent(people)}"
     return text + "; chance is 50 %."
-
-
-def _percent(score: Score) -> str:
-    value, bracket, ends = percent_cell(score).partition(" [")
-    return f"{value} %{bracket}{ends}"
 
 
 def cautions(study: AgreementStudy) -> tuple[str, ...]:
@@ -242,7 +213,7 @@ def cautions(study: AgreementStudy) -> tuple[str, ...]:
     return tuple(found)
 
 
-def plots(study: AgreementStudy) -> Sequence[Plot]:
+def plots(study: AgreementStudy) -> Sequence[Plot | None]:
     """Intervals of the main figures, the first `PLOTTED` metrics."""
     names = [m.name for m in study.metrics[:PLOTTED]]
     best = names[0] if names else ""
@@ -269,7 +240,7 @@ def plots(study: AgreementStudy) -> Sequence[Plot]:
                 percent=figure in _SHARES,
             )
         )
-    return [plot for plot in found if plot is not None]
+    return found
 
 
 def agreement_table(study: AgreementStudy) -> Table:

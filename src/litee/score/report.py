@@ -1,17 +1,13 @@
 """The report: one HTML file that holds an evaluation and how it came about.
 
-The file is complete in itself: styles and plots are inline, nothing is requested from anywhere,
-and every string from outside is escaped. Knows nothing of how judges are trained or scored.
+Knows nothing of how judges are trained or scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from litee.records import CLASSES, Dropped, Score
 from litee.rundir import Receipt, write_text
@@ -25,8 +21,9 @@ from litee.score.figures import (
     weights_bar,
     whiskers,
 )
+from litee.score.page import in_percent, inline, render
 from litee.score.scorecard import Evaluation
-from litee.score.table import percent_cell, score_cell
+from litee.score.table import score_cell
 
 #: Metrics of the full table: name, heading, whether it is a share.
 METRICS: tuple[tuple[str, str, bool], ...] = (
@@ -131,49 +128,21 @@ def write_report(report: ReportInput, path: Path) -> None:
 
 def render_report(report: ReportInput) -> str:
     """The report as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("litee", "score"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = _cell(score_cell)
-    environment.filters["percent"] = _cell(percent_cell)
-    environment.filters["percent_short"] = _cell(lambda s: percent_cell(s, interval=False))
-    environment.filters["in_percent"] = _cell(_in_percent)
-    environment.filters["count"] = "{:,.0f}".format
-    environment.filters["signed"] = _cell(lambda s: score_cell(s, sign="+"))
-    environment.filters["signed_percent"] = _cell(lambda s: percent_cell(s, sign="+"))
     evaluation = report.evaluation
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
+        title=report.title,
+        headline=headline(evaluation),
+        cautions=evaluation.cautions,
         r=report,
         e=evaluation,
-        headline=headline(evaluation),
-        plots={p.name: Markup(p.svg()) for p in _plots(report)},
+        plots=inline(_plots(report)),
         classes=CLASSES,
         metrics=METRICS,
         bound=_bound(evaluation),
         floors=_floors_by_source(evaluation),
         has_floors=any(s.role == "floor" for s in evaluation.systems),
     )
-
-
-def _cell(shown: Callable[[Score], str]) -> Callable[[Score], str]:
-    """A template filter: the number, or a dash with the reason as its title."""
-
-    def filtered(score: Score) -> str:
-        if score.value is not None:
-            return shown(score)
-        return Markup('<span class="none" title="{}">—</span>').format(score.reason)
-
-    return filtered
-
-
-def _in_percent(score: Score) -> str:
-    """`58.0 % [56.1, 59.9]`, for running text."""
-    value, bracket, ends = percent_cell(score).partition(" [")
-    return f"{value} %{bracket}{ends}"
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -185,9 +154,9 @@ def headline(evaluation: Evaluation) -> str:
         f"{main.name} has a log loss of {score_cell(loss)}{_against_floor(evaluation)}."
     ]
     if accuracy.value is not None:
-        parts.append(f"It names the voted outcome for {_in_percent(accuracy)} of votes")
+        parts.append(f"It names the voted outcome for {in_percent(accuracy)} of votes")
         human = evaluation.human.three_way
-        people = f"; two people agree in {_in_percent(human)} of cases."
+        people = f"; two people agree in {in_percent(human)} of cases."
         parts[-1] += people if human.value is not None else "."
     return " ".join(parts)
 
@@ -220,12 +189,12 @@ def _floors_by_source(evaluation: Evaluation) -> dict[str, str]:
     return found
 
 
-def _plots(report: ReportInput) -> Sequence[Plot]:
+def _plots(report: ReportInput) -> Sequence[Plot | None]:
     evaluation = report.evaluation
     names = [s.name for s in evaluation.systems]
     quiet = [s.name for s in evaluation.systems if s.role == "floor"]
     human = evaluation.human.three_way.value
-    found = [
+    found: list[Plot | None] = [
         whiskers(
             "log-loss",
             {name: evaluation.score(name, "log_loss") for name in names},
@@ -249,4 +218,4 @@ def _plots(report: ReportInput) -> Sequence[Plot]:
         found.append(weights_bar({m.name: m.weight for m in report.members}))
     if report.depths:
         found.append(depth_plot({curve.backbone: curve.points for curve in report.depths}))
-    return [plot for plot in found if plot is not None]
+    return found
