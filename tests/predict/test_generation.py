@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from litee.predict.generation_settings import ModelSettings
 from litee.predict.generation_text import TextStream
 from litee.records import Message
 
-GREEDY = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=6.0, max_new_tokens=24)
+GREEDY = Sampling(0.0, 1.0, 6.0, max_new_tokens=24, penalise_prompt=True)
 PROMPTS = ("Hello, how far is it?", "a", "What? " * 9, "a", "Tell me about trains, please.")
 
 
@@ -177,7 +178,7 @@ def test_stop_texts_end_an_answer_and_are_not_part_of_it(tiny):
     folder = tiny("llama")
     whole = by_transformers(folder, "Hello")
     stop = whole[4:7]
-    cut = Sampling(0.0, 1.0, 6.0, 24, 0, (stop, "never"))
+    cut = replace(GREEDY, stop=(stop, "never"))
 
     answer = write_answers(Engine(model_of(folder)), [asked("Hello", cut)])[0]
 

@@ -8,7 +8,7 @@ judges and networks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -196,10 +196,11 @@ class Engine:
             cache.select(index)
         self._cache.append(cache)
         self._rows += joining
-        occurred = torch.zeros((len(prompts), logits.shape[1]), dtype=torch.bool)
-        for k, prompt in enumerate(prompts):
-            occurred[k, list(prompt)] = True
-        new = occurred[index].to(logits.device)
+        occurred = torch.zeros((len(joining), logits.shape[1]), dtype=torch.bool)
+        for k, row in enumerate(joining):
+            if row.request.sampling.penalise_prompt:
+                occurred[k, list(row.prompt)] = True
+        new = occurred.to(logits.device)
         old = self._occurred
         self._occurred = new if old is None or not len(old) else torch.cat([old, new])
         return logits[index]
@@ -294,7 +295,7 @@ def finished_answers(engine: Engine, requests: Sequence[Request]) -> Iterator[tu
                 )
 
 
-def stream_answer(engine: Engine, request: Request) -> Iterator[Delta]:
+def stream_answer(engine: Engine, request: Request) -> Generator[Delta, None, None]:
     """One answer, piece by piece; closing the iterator stops the writing."""
     key = engine.add(request)
     try:

@@ -25,10 +25,11 @@ class Sampling:
     Attributes:
         temperature: divides the logits, 0 takes the most probable token.
         top_p: mass of the nucleus, in (0, 1].
-        repetition_penalty: of tokens that occurred in prompt or answer, > 0.
+        repetition_penalty: of tokens that occurred in the answer so far, > 0.
         max_new_tokens: tokens after which the answer is cut off, at least 1.
         seed: of the answer's own generator.
         stop: texts that end the answer and are not part of it.
+        penalise_prompt: whether the prompt's tokens count as occurred.
     """
 
     temperature: float = 0.7
@@ -37,6 +38,7 @@ class Sampling:
     max_new_tokens: int = 512
     seed: int = 0
     stop: tuple[str, ...] = ()
+    penalise_prompt: bool = False
 
     @classmethod
     def of(
@@ -50,15 +52,16 @@ class Sampling:
             settings.max_new_tokens,
             settings.seed if seed is None else seed,
             tuple(stop),
+            settings.penalise_prompt,
         )
 
 
 def penalise(logits: Tensor, occurred: Tensor, penalties: Tensor) -> Tensor:
-    """Repetition penalty of CTRL (Keskar et al. 2019, §4.1), as transformers applies it.
+    """Repetition penalty of CTRL (Keskar et al. 2019, §4.1), as transformers computes it.
 
     Args:
         logits: (rows, vocabulary).
-        occurred: (rows, vocabulary) whether the token is in the prompt or the answer so far.
+        occurred: (rows, vocabulary) whether the token counts as having occurred.
         penalties: (rows,) θ: positive logits are divided by it, negative ones multiplied.
 
     >>> logits, occurred = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[True, True, False]])

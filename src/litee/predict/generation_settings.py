@@ -48,6 +48,12 @@ class SamplingSettings(Settings):
         le=10,
         description="Divides positive logits of tokens that occurred, multiplies negative ones.",
     )
+    penalise_prompt: bool = Field(
+        False,
+        description="Count the prompt's tokens as occurred, as transformers and vLLM do; LIMA "
+        "and CTRL count written ones, which leaves the end-of-turn token and the question's words "
+        "alone.",
+    )
     max_new_tokens: int = Field(
         512, ge=1, le=1 << 20, description="Tokens after which an answer is cut off."
     )
