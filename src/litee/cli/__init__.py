@@ -9,18 +9,21 @@ import typer
 from litee.cli import (
     agree,
     audit,
+    chat,
     curate,
     data,
     demonstrations,
     doctor,
     evaluate,
     fit,
+    generate,
     index,
     predict,
     rank,
     score,
     study,
     tune,
+    vote,
 )
 from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
 
@@ -35,6 +38,19 @@ _EXTRAS = {
     **dict.fromkeys(("markdownify", "py7zr"), "dumps"),
     **dict.fromkeys(("bert_score", "nltk", "rouge_score", "sacrebleu", "krippendorff"), "score"),
     **dict.fromkeys(("httpx2", "tenacity"), "score"),
+    **dict.fromkeys(
+        (
+            "fastapi",
+            "uvicorn",
+            "sqlalchemy",
+            "psycopg",
+            "nh3",
+            "markdown_it",
+            "multipart",
+            "pygments",
+        ),
+        "serve",
+    ),
     "ragas": "ragas",
 }
 
@@ -58,13 +74,18 @@ app.command()(rank.rank)
 app.command()(audit.audit)
 app.command()(study.study)
 app.add_typer(tune.app, name="tune")
+app.command()(generate.generate)
+app.command()(chat.chat)
+app.command()(vote.vote)
 app.command()(doctor.doctor)
 
 #: Verb → how to go on after an interruption.
 _HINTS = {
     "fit": "; run the same command with --resume to go on",
+    "generate": "; run the same command with --resume to go on",
     "curate": "; run the same command again to go on",
     "study": "; run the same command again to go on",
+    "vote": "; the votes are kept; run `litee vote` again to go on",
     "tune": "; run the same command with --resume to go on",
 }
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from litee.errors import InputError
-from litee.records import Outcome, Pair, Triple
+from litee.records import Outcome, Pair, Triple, Vote
 from litee.rundir import Json
 from litee.serve import votes_store as store
 from litee.serve.ballots import (
@@ -168,6 +168,35 @@ class Campaign:
             store.audit(connection, "owner", "person changed", details)
             self.desk.add_person(person)
             return person
+
+        return self._committer.run(work)
+
+    def import_votes(self, rows: Sequence[tuple[Person, Vote, str]]) -> int:
+        """Take over votes cast elsewhere: (person, vote, ballot id). Their pairs must be here.
+
+        Returns:
+            How many are new: a ballot that is there, or a person's second vote on a pair, is not.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            numbers = {q.pair.id: q.number for q in self.desk.questions}
+            new = 0
+            now = time.time()
+            for person, vote, name in rows:
+                pair = numbers[vote.pair.id]
+                if name in self.desk.ballots or pair in self.desk.seats[person.number].asked:
+                    continue
+                number = len(self.desk.ballots)
+                ballot = Ballot(name, number, person.number, pair, "vote", False, now)
+                store.add_ballot(connection, ballot)
+                details: dict[str, Json] = {"comment": vote.reason} if vote.reason else {}
+                act = store.StoredAct(name, 1, "vote", vote.winner, details, None, now)
+                store.add_act(connection, act)
+                store.apply_act(ballot, act)
+                self.desk.add_ballot(ballot)
+                new += 1
+            store.audit(connection, "owner", "votes imported", {"votes": new})
+            return new
 
         return self._committer.run(work)
 

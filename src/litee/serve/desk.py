@@ -156,6 +156,11 @@ class Desk:
         """Ballots a person has been given and not acted on, in order."""
         return [self.ballots[name] for name in self.seats[person].waiting]
 
+    def last_act(self, person: int) -> Ballot | None:
+        """The ballot a person acted on last, None before the first."""
+        done = self.seats[person].done
+        return self.ballots[done[-1]] if done else None
+
     def next_ballot(self, person: int, now: float) -> Ballot | None:
         """A new ballot for a person, not yet on the desk; None when there is nothing to ask.
 
