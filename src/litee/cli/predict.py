@@ -30,24 +30,26 @@ def predict(
             place=str(out),
             fix="name a .jsonl or .csv file",
         )
-    from litee.collect.votes import load_pairs
+    from litee.collect.votes import stream_pairs
     from litee.finetune.device import use_threads
     from litee.predict.judge import Judge
     from litee.progress import console, progress
     from litee.rundir import atomic_writer
 
-    found = load_pairs(pairs, format=format)
+    # read twice: a row that cannot be used is found before hours of work, and nothing is kept
+    count = sum(1 for _ in stream_pairs(pairs, format=format))
     use_threads(threads)
     loaded = Judge.from_pretrained(judge)
     cut = 0
-    with atomic_writer(out) as stream, progress("predicting", len(found), "pairs") as advance:
+    with atomic_writer(out) as stream, progress("predicting", count, "pairs") as advance:
         if out.suffix == ".csv":
             stream.write("id,winner,p_a,p_b,p_tie,reward_a,reward_b,tokens_cut\n")
-        for line, was_cut in _lines(loaded.stream(found), csv=out.suffix == ".csv"):
+        predictions = loaded.stream(stream_pairs(pairs, format=format))
+        for line, was_cut in _lines(predictions, csv=out.suffix == ".csv"):
             stream.write(line + "\n")
             cut += was_cut
             advance(1)
-    said = f"{len(found):,} predictions in {out}; {cut:,} pairs were cut to the budget"
+    said = f"{count:,} predictions in {out}; {cut:,} pairs were cut to the budget"
     console.print(said, soft_wrap=True)
 
 

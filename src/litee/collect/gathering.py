@@ -85,6 +85,7 @@ class Gathering:
         self.strict = strict
         self.votes: list[Vote] = []
         self.pairs: list[Pair] = []
+        self.taken = 0
         self.dropped = Tally()
         self.noticed = Tally()
         self._by_content: dict[bytes, Pair] = {}
@@ -140,6 +141,14 @@ class Gathering:
         if self._check_id(self._pair_ids, row, name, content) is None:
             self._pair_ids[name] = _Known(content, row.place)
             self.pairs.append(_make_pair(name, draft, source))
+
+    def take_pairs(self, window: int | None) -> Iterator[Pair]:
+        """Hand out the pairs taken so far, and forget all but the last `window` ids."""
+        self.taken += len(self.pairs)
+        yield from self.pairs
+        self.pairs.clear()
+        if window is not None and len(self._pair_ids) > 2 * window:
+            self._pair_ids = dict(list(self._pair_ids.items())[-window:])
 
     def _outcome(self, row: Row, ballot: Ballot, labels: Mapping[str, Outcome]) -> Outcome | None:
         if ballot.label is None:

@@ -31,6 +31,9 @@ from litee.errors import InputError
 from litee.records import Pair, VoteSet
 from litee.rundir import sha256_file
 
+#: Pair ids that a stream of pairs remembers.
+REMEMBERED_IDS = 8192
+
 
 def load_votes(
     paths: Sequence[str | Path],
@@ -83,16 +86,44 @@ def load_pairs(
         InputError: as `load_votes`, and any row without a usable pair.
         ConfigError: as `load_votes`.
     """
+    return tuple(stream_pairs(path, format=format, columns=columns, window=None))
+
+
+def stream_pairs(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    columns: ColumnNames | None = None,
+    window: int | None = REMEMBERED_IDS,
+) -> Iterator[Pair]:
+    """Like `load_pairs`, one by one: memory does not grow with the number of rows.
+
+    Args:
+        path: as for `load_pairs`.
+        format: as for `load_pairs`.
+        columns: as for `load_pairs`.
+        window: rows with one pair id give one pair when no more than this many other ids stand
+            between them; None remembers all.
+
+    Raises:
+        InputError: as `load_pairs`, when the row is reached.
+        ConfigError: as `load_pairs`.
+    """
     gathering = Gathering(strict=False)
     for file, stem in _files([path]):
         for row, draft, _ in _drafts(file, gathering, format, columns, labelled=False):
+            _refuse_dropped(gathering.dropped)
             gathering.add_pair(row, draft, stem)
-    for reason, places in gathering.dropped.examples.items():
+            yield from gathering.take_pairs(window)
+    _refuse_dropped(gathering.dropped)
+    if not gathering.taken:
+        raise _nothing_usable([path], gathering.dropped)
+
+
+def _refuse_dropped(dropped: Tally) -> None:
+    for reason, places in dropped.examples.items():
         if reason not in (BLANK, *PAGE_REASONS):
             raise InputError(reason, place=places[0], fix=FIXES[reason])
-    if not gathering.pairs:
-        raise _nothing_usable([path], gathering.dropped)
-    return tuple(gathering.pairs)
 
 
 def _files(paths: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
