@@ -108,8 +108,10 @@ class FitSettings(Settings):
     calibration: Literal["none", "temperature", "vector"] = Field(
         "temperature", description="Scaling after pooling."
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Data type of the frozen layers; auto takes the faster one here."
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="Data type of the frozen layers; auto takes the faster of float32 and bfloat16 "
+        "here; int8 also rounds the products that stand it, on a CPU.",
     )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")

@@ -34,6 +34,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from litee.errors import ModelError
+from litee.finetune.int8 import use_int8
 from litee.finetune.trunk import Trunk
 from litee.rundir import sha256_file, write_json, write_text
 
@@ -79,6 +80,7 @@ class Backbone:
         tokenizer: its tokenizer.
         layers: number of layers of the whole model (the trunk may have fewer).
         max_positions: longest sequence.
+        int8_layers: so many of the lowest layers use 8-bit products.
     """
 
     folder: BackboneFolder
@@ -86,6 +88,7 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     layers: int
     max_positions: int
+    int8_layers: int = 0
 
 
 def cache_folder() -> Path:
@@ -214,6 +217,7 @@ def load_backbone(
     depth: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    int8_layers: int = 0,
 ) -> Backbone:
     """Load the lowest `depth` layers; the others are neither read nor kept.
 
@@ -222,6 +226,7 @@ def load_backbone(
         depth: layers to load, all when None.
         dtype: of weights and states.
         device: `cpu` or `cuda`.
+        int8_layers: so many of the lowest layers use 8-bit products.
 
     Raises:
         ModelError: the folder cannot be read, or the depth is out of range.
@@ -256,7 +261,8 @@ def load_backbone(
     for parameter in decoder.parameters():
         parameter.requires_grad_(False)
     positions = getattr(text, "max_position_embeddings", None) or 1 << 20
-    return Backbone(folder, Trunk(decoder), tokenizer, layers, positions)
+    use_int8(decoder.layers, int8_layers)
+    return Backbone(folder, Trunk(decoder), tokenizer, layers, positions, int8_layers)
 
 
 def _check_decoder(decoder: nn.Module, missing: Iterable[str], kind: str, place: str) -> None:

@@ -50,13 +50,13 @@ def matmul_rates(*, rows: int = 512, repeats: int = 12) -> dict[DtypeName, float
     return {name: 2 * rows * 1024 * 1024 / seconds for name, seconds in best.items()}
 
 
-def choose_dtype(name: Literal["auto", "float32", "bfloat16"]) -> DtypeName:
-    """The data type of frozen layers: as named, or the faster one here.
+def choose_dtype(name: Literal["auto", "float32", "bfloat16", "int8"]) -> DtypeName:
+    """The data type of states and of what is not rounded to int8: as named, or the faster one here.
 
     bfloat16 runs at twice the rate of float32 on CPUs with AVX512-BF16 or AMX units that are wired
     up, and at half of it on others; the name of a CPU does not tell.
     """
-    if name != "auto":
+    if name in ("float32", "bfloat16"):
         return name
     rates = matmul_rates()
     return "bfloat16" if rates["bfloat16"] >= WORTH_ROUNDING * rates["float32"] else "float32"

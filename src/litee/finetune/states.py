@@ -67,6 +67,9 @@ class PooledStore:
         self.trunk = backbone.trunk
         self.depths = tuple(sorted(set(depths)))
         kind = str(self.trunk.dtype).removeprefix("torch.")
+        if backbone.int8_layers:
+            some = backbone.int8_layers < self.depths[-1]
+            kind += f"+int8.{backbone.int8_layers}" if some else "+int8"
         self._kind = f"{backbone.folder.sha256[:16]}-{kind}"
         self._parent = (folder or cache_folder()) / "states"
         self.folder = self._parent / f"{self._kind}-{'-'.join(map(str, self.depths))}"

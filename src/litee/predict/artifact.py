@@ -35,6 +35,7 @@ class BackboneEntry(_Entry):
         name: packaged name, hub name or path, as it was given.
         sha256: of its config and weights.
         dtype: data type the members were fitted with.
+        int8_layers: so many of the lowest layers use 8-bit products.
         exit_depth: layers that are run.
         template: id of the prompt template.
         max_tokens: text tokens per pair.
@@ -48,6 +49,7 @@ class BackboneEntry(_Entry):
     template: str
     max_tokens: int
     prompt_share: float
+    int8_layers: int = 0
 
 
 class MemberEntry(_Entry):

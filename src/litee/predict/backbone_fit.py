@@ -154,6 +154,7 @@ class BackboneFit:
                 template=encoder.template.id,
                 max_tokens=self.settings.max_tokens,
                 prompt_share=self.settings.prompt_share,
+                int8_layers=backbone.int8_layers,
             )
         )
         kinds: tuple[tuple[Encoder, str, str, HeadName], ...] = (
@@ -271,7 +272,19 @@ class BackboneFit:
         return np.sort(rng.choice(count, self.settings.probe_pairs, replace=False))
 
     def _load(self, depth: int | None) -> Backbone:
-        return load_backbone(self.folder, depth=depth, dtype=getattr(torch, self.dtype))
+        dtype = getattr(torch, self.dtype)
+        return load_backbone(
+            self.folder, depth=depth, dtype=dtype, int8_layers=self._int8_layers(depth)
+        )
+
+    def _int8_layers(self, depth: int | None) -> int:
+        """All that are loaded, but those that get LoRA, which need gradients."""
+        if self.settings.dtype != "int8":
+            return 0
+        if depth is None:
+            return 1 << 30
+        tuned = {"lora", "joint-lora"} & set(self.settings.members)
+        return depth - self.settings.lora_layers if tuned else depth
 
     def _encoder(self, backbone: Backbone, kind: Encoder) -> PairEncoder:
         share = self.settings.prompt_share

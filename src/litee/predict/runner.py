@@ -245,4 +245,9 @@ def _load(entry: BackboneEntry) -> Backbone:
             place=entry.name,
             fix="get the same revision of the backbone, or fit the judge again",
         )
-    return load_backbone(found, depth=entry.exit_depth, dtype=getattr(torch, entry.dtype))
+    return load_backbone(
+        found,
+        depth=entry.exit_depth,
+        dtype=getattr(torch, entry.dtype),
+        int8_layers=entry.int8_layers,
+    )
