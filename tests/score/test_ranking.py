@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import evalica
 import numpy as np
@@ -11,6 +13,7 @@ from votes_on_disk import DATA, read_voted
 from litee.errors import ConfigError, InputError
 from litee.records import Outcome, Pair, VotedPair
 from litee.score.ranking import bouts_of, rank
+from litee.score.ranking_page import RankingPage, cautions, headline, render_ranking
 from litee.score.strengths import MODELS, fit_strengths
 from litee.score.style import fit_styled, style_counts, style_differences
 
@@ -252,6 +255,58 @@ def test_the_command_ranks_real_votes(tmp_path):
     path = DATA / "votes/mt_bench_human.jsonl.gz"
     if not path.exists():
         pytest.skip(f"real votes are not here: {path.name}")
-    command([str(path)], style=True, resamples=50, out=tmp_path / "ranking.json")
+    command([str(path)], style=True, resamples=50, out=tmp_path)
     record = json.loads((tmp_path / "ranking.json").read_text(encoding="utf-8"))
     assert record["standings"][0]["system"] == "gpt-4" and record["style"]["length"]["value"]
+    page = (tmp_path / "ranking.html").read_text(encoding="utf-8")
+    assert "gpt-4 comes first among 6 systems" in page and "At equal style" in page
+
+
+def test_the_page_shows_what_was_ranked_and_escapes_names():
+    voted, groups = bouts(n=300)
+    ranking = rank(bouts_of(voted, groups), style=True, resamples=50)
+    evil = replace(ranking.standings[0], name="<script>x</script>")
+    page = render_ranking(
+        RankingPage(
+            replace(ranking, standings=(evil, *ranking.standings[1:])), inputs={"a/v": "12"}
+        )
+    )
+    assert "<script>" not in page and "&lt;script&gt;" in page and "http:" not in without_svg(page)
+    assert "One against one" in page and "What style is worth" in page and "v <code>12" in page
+    plain = render_ranking(RankingPage(rank(bouts_of(voted, groups), resamples=50), judged=True))
+    for m in ranking.meetings:
+        assert f"{100 * m.share:.0f} %<small>{m.votes:.0f}</small>" in plain
+    assert "equal style" not in plain and "These are a judge&#39;s verdicts" in plain
+
+
+def without_svg(page):
+    return re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_warns():
+    pairs = [Pair(f"{k}", ("q",), ("x",), ("y",), "best", f"m{k % 2}", "s") for k in range(6)]
+    voted = [VotedPair(p, (1.0, 0.0, 0.0), 1, (Outcome.A,)) for p in pairs]
+    inner = Pair("i", ("q",), ("x",), ("y",), "m0", "m1", "s")
+    voted.append(VotedPair(inner, (0.0, 0.0, 1.0), 1, (Outcome.TIE,)))
+    page = RankingPage(rank(bouts_of(voted, list(range(7))), resamples=20))
+    found = " ".join(cautions(page))
+    assert "Only 7 prompts" in found and "No finite strength for best" in found
+    assert "Fewer than 30 votes on best, m" in found
+    assert "unbounded" in render_ranking(page) and "no finite value" in headline(page)
+
+
+def test_meetings_by_hand():
+    a = Pair("1", ("q",), ("x",), ("y",), "u", "v", "s")
+    b = Pair("2", ("q",), ("x",), ("y",), "v", "u", "s")
+    voted = [VotedPair(a, (0.5, 0.0, 0.5), 2), VotedPair(b, (1.0, 0.0, 0.0), 1)]
+    # u wins one and ties one of three
+    (met,) = rank(bouts_of(voted, [0, 1]), resamples=20).meetings
+    assert (met.first, met.second, met.votes) == ("u", "v", 3.0)
+    assert met.share == pytest.approx(1.5 / 3)
+
+
+def test_the_command_wants_a_folder(tmp_path):
+    from litee.cli.rank import rank as command
+
+    with pytest.raises(ConfigError, match="folder"):
+        command(["votes.jsonl"], out=tmp_path / "ranking.json")

@@ -6,6 +6,8 @@ Parses, calls `litee.score` and prints; knows nothing of how strengths are fitte
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +16,8 @@ import typer
 from litee.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from litee.score.ranking import Ranking
+    from litee.score.ranking import Bouts
+    from litee.score.ranking_page import RankingPage
 
 
 def rank(
@@ -31,29 +32,26 @@ def rank(
     style: Annotated[
         bool, typer.Option("--style", help="Also rank at equal length, lists, bold and headers.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for ranking.html and ranking.json.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Which system is best?",
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over prompts.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     format: Annotated[str, typer.Option(help="Layout of the votes files.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Rank systems by votes: strengths with intervals, win rates, ranks, what is settled."""
-    from rich.console import Console
-
-    from litee.collect.folds import group_prompts
-    from litee.collect.pairs import gather
-    from litee.collect.votes import load_votes
-    from litee.rundir import write_json
     from litee.score import ranking
-    from litee.score.pair_table import read_verdicts
+    from litee.score.ranking_page import RankingPage
     from litee.score.strengths import MODELS
 
     if model not in MODELS:
         raise ConfigError(f"unknown model {model!r}", fix=f"use one of: {', '.join(MODELS)}")
-    voted = gather(load_votes(votes, format=format).votes)
-    credit = read_verdicts(verdicts, voted) if verdicts else None
-    groups = group_prompts([v.pair for v in voted])
-    bouts = ranking.bouts_of(voted, groups, credit)
+    if out is not None and out.suffix:
+        fix = f"name a folder, e.g. --out {out.stem}"
+        raise ConfigError("--out is a folder for ranking.html and ranking.json", fix=fix)
+    bouts, inputs = _bouts(votes, verdicts, format)
     found = ranking.rank(
         bouts,
         model=next(m for m in MODELS if m == model),
@@ -61,50 +59,52 @@ def rank(
         seed=seed,
         resamples=resamples,
     )
+    command = shlex.join(["litee", *sys.argv[1:]])
+    page = RankingPage(found, title, command, inputs, judged=bool(verdicts))
     if out is not None:
-        write_json(out, found.to_json())
+        _write(page, out)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
-        return
-    console = Console()
-    for table in _tables(found, style=style):
+    else:
+        _print(page, out)
+
+
+def _bouts(votes: list[str], verdicts: str, format: str) -> tuple[Bouts, dict[str, str]]:
+    """What happened between systems, and the files' digests."""
+    from litee.collect.folds import group_prompts
+    from litee.collect.pairs import gather
+    from litee.collect.votes import load_votes
+    from litee.rundir import sha256_file
+    from litee.score.pair_table import read_verdicts
+    from litee.score.ranking import bouts_of
+
+    loaded = load_votes(votes, format=format)
+    voted = gather(loaded.votes)
+    credit = read_verdicts(verdicts, voted) if verdicts else None
+    inputs = dict(loaded.inputs)
+    if verdicts:
+        inputs[verdicts] = sha256_file(Path(verdicts.rpartition("=")[2]))
+    return bouts_of(voted, group_prompts([v.pair for v in voted]), credit), inputs
+
+
+def _write(page: RankingPage, folder: Path) -> None:
+    from litee.rundir import write_json
+    from litee.score.ranking_page import write_ranking_page
+
+    write_ranking_page(page, folder / "ranking.html")
+    write_json(folder / "ranking.json", page.ranking.to_json())
+
+
+def _print(page: RankingPage, out: Path | None) -> None:
+    from rich.console import Console
+
+    from litee.score.ranking_page import ranking_tables
+
+    console, found = Console(), page.ranking
+    for table in ranking_tables(found, unit=page.unit):
         console.print(table)
     if found.without_name or found.against_itself:
         left = f"{found.without_name:,} without a name, {found.against_itself:,} against itself"
         console.print(f"pairs left out: {left}", highlight=False)
-
-
-def _tables(found: Ranking, *, style: bool) -> list[Table]:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    from litee.score.table import percent_cell, score_cell
-
-    title = f"{found.votes:,.0f} votes, {found.prompts:,} prompts, {found.model}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("system", overflow="ellipsis", no_wrap=True)
-    for name in ("Elo", *(["styled"] if style else []), "wins %", "votes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for s in found.standings:
-        ranks = f"{s.best_rank}–{s.worst_rank}" if s.best_rank < s.worst_rank else f"{s.best_rank}"
-        styled = [score_cell(s.styled, digits=0, interval=False)] if style else []
-        elo = "unbounded" if s.warning else score_cell(s.elo, digits=0)
-        rate = percent_cell(s.win_rate, interval=False)
-        table.add_row(ranks, escape(s.name), elo, *styled, rate, f"{s.votes:,.0f}")
-    settle = Table(title="Settled?", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    for name in ("neighbours", "Elo difference", "to settle it"):
-        settle.add_column(name, justify="left" if name == "neighbours" else "right")
-    for upper, lower, gap, need in found.neighbours:
-        cell = score_cell(gap, digits=0, sign="+")
-        settle.add_row(f"{escape(upper)} > {escape(lower)}", cell, need.in_words())
-    tables = [table, settle]
-    if found.style:
-        terms = Table(title="Style", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-        terms.add_column("term")
-        terms.add_column("log odds per standard deviation", justify="right")
-        for name, score in found.style:
-            terms.add_row(name, score_cell(score, sign="+"))
-        tables.append(terms)
-    return tables
+    if out is not None:
+        console.print(f"page: {out / 'ranking.html'}", highlight=False, soft_wrap=True)

@@ -17,6 +17,9 @@ _CONFIDENCE, _POWER = 1.959964, 0.841621
 #: Differences smaller than this are not worth settling.
 NEGLIGIBLE = 0.002
 
+#: Multiples of the present data beyond which no number is given.
+FAR = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Needed:
@@ -38,16 +41,35 @@ class Needed:
     reason: str = ""
 
     def in_words(self) -> str:
-        """For tables: `settled`, `1,200 more votes (150 prompts)`, or the reason.
+        """For tables: `settled`, `1,200 more votes (150 more prompts)`, or the reason.
 
-        >>> Needed(False, 30, 20, 60).in_words()
-        '60 more votes (20 more prompts)'
+        Large numbers are rounded to two digits; beyond `FAR` times the present data, only that is
+        said.
+
+        >>> Needed(False, 30, 20, 60).in_words(), Needed(False, 9010, 9000, 27000).in_words()
+        ('60 more votes (20 more prompts)', 'over 100 times as many votes')
         """
         if self.settled:
             return "settled"
-        if self.prompts is None:
+        if self.prompts is None or self.more_prompts is None or self.more_votes is None:
             return self.reason
-        return f"{self.more_votes:,} more votes ({self.more_prompts:,} more prompts)"
+        if self.more_prompts > FAR * (self.prompts - self.more_prompts):
+            return f"over {FAR} times as many votes"
+        return (
+            f"{_rounded(self.more_votes)} more votes ({_rounded(self.more_prompts)} more prompts)"
+        )
+
+
+def _rounded(number: int) -> str:
+    """Two significant digits from 1,000 on.
+
+    >>> _rounded(28167), _rounded(941)
+    ('28,000', '941')
+    """
+    if number < 1000:
+        return str(number)
+    unit = 10 ** (len(str(number)) - 2)
+    return f"{round(number / unit) * unit:,}"
 
 
 def needed(difference: Score, *, prompts: int, votes: int) -> Needed:
