@@ -1,4 +1,4 @@
-"""`litee score`: answers through metrics.
+"""`litee score`: answers through metrics, pairs through a judging language model.
 
 Parses, calls `litee.score` and prints; knows nothing of the metrics.
 """
@@ -7,17 +7,30 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from litee.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from litee.rundir import Json
+    from litee.score.answers import AnswerFile
+    from litee.score.llm_judge_engine import CachedJudge
+    from litee.score.llm_judge_settings import LlmJudgeSettings
+    from litee.score.metric_names import Chosen
     from litee.score.scoring import Scored
+    from litee.score.texts import TextMetric
 
-_COLUMNS, _MODELS = "Columns", "Models"
+_COLUMNS, _MODELS, _LLM = "Columns", "Models", "Judging language model"
+
+#: Rows in memory at once when a slow model scores them.
+_SLOW_BLOCK = 32
 
 
 def score(
@@ -29,7 +42,8 @@ def score(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Names or groups: golden, rouge, text (no model), model, bertscore, all."
+            help="Names or groups: golden, rouge, text (no model), model, bertscore, all; "
+            "criteria, llm, pairwise (a language model); retrieval (ragas); perplexity; reward."
         ),
     ] = "text",
     pairs: Annotated[
@@ -51,41 +65,203 @@ def score(
     bertscore_layer: Annotated[
         int | None, typer.Option(help="Layer for BERTScore.", rich_help_panel=_MODELS)
     ] = None,
+    perplexity_model: Annotated[
+        str, typer.Option(help="Local model for perplexity.", rich_help_panel=_MODELS)
+    ] = "smollm2-135m-instruct",
+    judge: Annotated[
+        str, typer.Option(help="Folder of a fitted judge, for reward.", rich_help_panel=_MODELS)
+    ] = "",
+    llm: Annotated[
+        str,
+        typer.Option(
+            help="Model that judges: local, or the name it has at --llm-url.", rich_help_panel=_LLM
+        ),
+    ] = "",
+    llm_url: Annotated[
+        str,
+        typer.Option(
+            help="OpenAI-compatible endpoint, e.g. http://localhost:8000/v1.", rich_help_panel=_LLM
+        ),
+    ] = "",
+    llm_config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of further settings of the model.", rich_help_panel=_LLM),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Compute threads; 0 takes all cores.")] = 0,
 ) -> None:
-    """Score answers with text metrics; unscored rows keep their reason."""
-    from rich.console import Console
+    """Score answers with metrics and judging models; unscored rows keep their reason."""
+    from litee.cli.models import llm_settings, open_judge
+    from litee.score.metric_names import choose
 
-    from litee.collect.rows import open_table
-    from litee.progress import progress
-    from litee.score.answers import TextColumns, read_answers, read_pair_answers
-    from litee.score.receipts import write_costs
-    from litee.score.scoring import score_file
-    from litee.score.texts import MODEL_COLUMNS, TextMetric, chosen_columns, plain_metrics
+    chosen = choose(part.strip() for part in metrics.split(",") if part.strip())
+    settings = llm_settings(llm_config, llm, llm_url)
+    if out.suffix not in {".csv", ".jsonl"}:
+        wrong = out.suffix or "a file without suffix"
+        raise ConfigError(f"cannot write {wrong}", place=str(out), fix="name a .csv or .jsonl file")
+    if chosen.pairwise:
+        if not pairs:
+            fix = "add --pairs and give a votes or pairs file"
+            raise ConfigError("pairwise compares two answers", fix=fix)
+        _use_threads(threads)
+        _score_pairs(answers, format, open_judge(settings), settings, out)
+        return
+    made, asked = _metrics(
+        chosen,
+        settings,
+        threads=threads,
+        judge=judge,
+        perplexity_model=perplexity_model,
+        encoder=(encoder, bertscore_model, bertscore_layer),
+    )
+    names = (prompt, answer, reference, contexts)
+    source, total = _source(answers, names, format if pairs else None)
+    _score_answers(source, total, made, chosen, out, asked=asked, settings=settings)
 
-    columns = chosen_columns(part.strip() for part in metrics.split(",") if part.strip())
-    made: list[TextMetric] = list(plain_metrics(columns))
-    if set(columns) & set(MODEL_COLUMNS):
-        from litee.finetune.device import use_threads
+
+def _use_threads(threads: int) -> None:
+    from litee.finetune.device import use_threads
+
+    use_threads(threads)
+
+
+def _metrics(
+    chosen: Chosen,
+    settings: LlmJudgeSettings,
+    *,
+    threads: int,
+    judge: str,
+    perplexity_model: str,
+    encoder: tuple[str, str, int | None],
+) -> tuple[list[TextMetric], CachedJudge | None]:
+    """The metrics that make the chosen columns, and the language model that some of them ask."""
+    from litee.cli.models import open_judge, retrieval_metrics, single_metrics
+    from litee.score.llm_judge import LlmMetric
+    from litee.score.texts import plain_metrics
+
+    made: list[TextMetric] = list(plain_metrics(chosen.columns))
+    if any(c not in {name for m in made for name in m.columns} for c in chosen.columns):
+        _use_threads(threads)
+    if chosen.encoder:
         from litee.score.neural import make_model_metrics
 
-        use_threads(threads)
         made += make_model_metrics(
-            columns, encoder, bertscore_model=bertscore_model, layer=bertscore_layer
+            chosen.encoder, encoder[0], bertscore_model=encoder[1], layer=encoder[2]
         )
-    total = sum(1 for _ in open_table(answers).rows) * (2 if pairs else 1)
-    if pairs:
-        source = read_pair_answers(answers, format)
-    else:
-        source = read_answers(answers, TextColumns(prompt, answer, reference, contexts))
+    made += single_metrics(chosen, settings, judge=judge, perplexity_model=perplexity_model)
+    if chosen.retrieval:
+        made += retrieval_metrics(chosen.retrieval, settings, encoder[0])
+    asked = None
+    if chosen.llm:
+        asked = open_judge(settings)
+        made.append(LlmMetric(chosen.llm, asked))
+    return made, asked
+
+
+def _source(
+    answers: Path, names: tuple[str, str, str, str], pairs_format: str | None
+) -> tuple[AnswerFile, int]:
+    """The answers, and how many there are; of pairs when a layout is given."""
+    from litee.collect.rows import open_table
+    from litee.score.answers import TextColumns, read_answers, read_pair_answers
+
+    total = sum(1 for _ in open_table(answers).rows)
+    if pairs_format is not None:
+        return read_pair_answers(answers, pairs_format), 2 * total
+    return read_answers(answers, TextColumns(*names)), total
+
+
+def _score_answers(
+    source: AnswerFile,
+    total: int,
+    made: list[TextMetric],
+    chosen: Chosen,
+    out: Path,
+    *,
+    asked: CachedJudge | None,
+    settings: LlmJudgeSettings,
+) -> None:
+    from rich.console import Console
+
+    from litee.progress import progress
+    from litee.score.receipts import write_costs
+    from litee.score.scoring import BLOCK, score_file
+
+    slow = chosen.llm or chosen.retrieval or "perplexity" in chosen.columns
     with progress("scoring", total, "answers") as advance:
-        found = score_file(source, made, columns, out, advance)
-    receipt = out.with_name(out.name + ".receipt.json")
-    command = shlex.join(["litee", *sys.argv[1:]])
-    write_costs(receipt, found.costs, {"command": command, "rows": found.rows})
+        found = score_file(
+            source,
+            made,
+            chosen.columns,
+            out,
+            advance,
+            block_rows=_SLOW_BLOCK if slow else BLOCK,
+        )
+    extra: dict[str, Json] = {"command": _command(), "rows": found.rows}
+    if asked is not None:
+        extra["llm"] = _usage(asked, settings)
+    write_costs(_receipt(out), found.costs, extra)
     console = Console()
-    console.print(_table(found, columns))
+    console.print(_table(found, chosen.columns))
     console.print(f"{found.rows:,} answers in {out}", highlight=False, soft_wrap=True)
+    if asked is not None:
+        console.print(_said(_usage(asked, settings)), highlight=False, soft_wrap=True)
+
+
+def _score_pairs(
+    file: Path, format: str, asked: CachedJudge, settings: LlmJudgeSettings, out: Path
+) -> None:
+    from rich.console import Console
+
+    from litee.collect.votes import load_pairs
+    from litee.progress import progress
+    from litee.score.llm_judge_pairs import write_pair_verdicts
+    from litee.score.receipts import Cost, write_costs
+
+    started = time.monotonic()
+    found = load_pairs(file, format=format)
+    with progress("judging both orders", len(found), "pairs") as advance:
+        counts = write_pair_verdicts(found, asked, out, advance)
+    usage = _usage(asked, settings)
+    judged = counts.pairs - sum(counts.unscored.values())
+    cost = Cost(counts.pairs, judged, time.monotonic() - started)
+    extra: dict[str, Json] = {"command": _command(), "verdicts": counts.to_json(), "llm": usage}
+    write_costs(_receipt(out), {"verdict": cost}, extra)
+    console = Console()
+    outcomes = ", ".join(f"{number:,} {name}" for name, number in counts.outcomes.items())
+    console.print(f"{counts.pairs:,} pairs in {out}: {outcomes}", highlight=False, soft_wrap=True)
+    console.print(
+        f"same verdict in both orders: {counts.consistent:,} of {judged:,}; always the first "
+        f"answer: {counts.favours_first:,}; always the second: {counts.favours_second:,}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for reason, number in counts.unscored.items():
+        console.print(f"unscored {number:,}: {reason}", highlight=False, soft_wrap=True)
+    console.print(_said(usage), highlight=False, soft_wrap=True)
+
+
+def _command() -> str:
+    return shlex.join(["litee", *sys.argv[1:]])
+
+
+def _receipt(out: Path) -> Path:
+    return out.with_name(out.name + ".receipt.json")
+
+
+def _usage(asked: CachedJudge, settings: LlmJudgeSettings) -> dict[str, Json]:
+    from litee.score.llm_judge_prompts import PROMPT_VERSION
+
+    return asked.usage.to_json(settings, asked.engine.id, PROMPT_VERSION)
+
+
+def _said(usage: Mapping[str, Json]) -> str:
+    """What the judging model cost, in one line."""
+    price = "" if usage["price"] is None else f", price {usage['price']:.4g}"
+    return (
+        f"{usage['model']}: {usage['asked']:,} questions asked, {usage['stored']:,} found on disk, "
+        f"{usage['tokens_in']:,} tokens read, {usage['tokens_out']:,} written, "
+        f"{usage['seconds']:,.0f} s{price}"
+    )
 
 
 def _table(found: Scored, columns: tuple[str, ...]) -> Table:

@@ -71,11 +71,15 @@ class VerdictStore:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(file, timeout=60, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise self._problem(error) from error
+        try:
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)"
             )
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
+            self._base.close()
             raise self._problem(error) from error
 
     def _problem(self, error: Exception) -> ResourceError:
@@ -214,3 +218,8 @@ class CachedJudge:
             if self.store is not None and verdict.label is not None:
                 self.store.put(names[number], verdict)
         return [found[key] for key in keys]
+
+    def close(self) -> None:
+        """Close the store."""
+        if self.store is not None:
+            self.store.close()

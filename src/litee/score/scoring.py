@@ -53,6 +53,8 @@ def score_file(
     columns: Sequence[str],
     out: Path,
     advance: Callable[[int], None],
+    *,
+    block_rows: int = BLOCK,
 ) -> Scored:
     """Write every answer's scores, keeping its keys; the file appears only when all is done.
 
@@ -62,6 +64,7 @@ def score_file(
         columns: which of their columns to write.
         out: `.csv` or `.jsonl`.
         advance: called with the number of finished rows.
+        block_rows: rows in memory at once; fewer show progress of slow metrics sooner.
 
     Raises:
         ConfigError: another ending.
@@ -74,8 +77,9 @@ def score_file(
         )
     found = Scored()
     with atomic_writer(out) as stream:
-        write = _writer(stream, [*source.keys, *columns, REASONS], csv_file=out.suffix == ".csv")
-        for block in blocks(source.answers, BLOCK):
+        header = [*source.keys, *columns, REASONS]
+        write = row_writer(stream, header, csv_file=out.suffix == ".csv")
+        for block in blocks(source.answers, block_rows):
             for answer, scores in zip(
                 block, _score_block(block, metrics, columns, found), strict=True
             ):
@@ -125,9 +129,10 @@ def _row(answer: Answer, scores: Mapping[str, Score]) -> dict[str, object]:
     return {**answer.keys, **values, REASONS: note}
 
 
-def _writer(
+def row_writer(
     stream: IO[str], header: Sequence[str], *, csv_file: bool
 ) -> Callable[[Mapping[str, object]], None]:
+    """A function that writes one row, as CSV with this header or as JSON lines."""
     if not csv_file:
         return lambda row: _json_line(stream, row)
     table = csv.DictWriter(stream, header, lineterminator="\n")
