@@ -15,10 +15,12 @@ from litee.cli import (
     demonstrations,
     doctor,
     evaluate,
+    export_reward,
     fit,
     generate,
     index,
     predict,
+    raft,
     rank,
     score,
     study,
@@ -68,12 +70,14 @@ app.add_typer(data.app, name="data")
 data.app.command()(demonstrations.demonstrations)
 app.command()(curate.curate)
 app.add_typer(index.app, name="index")
+app.add_typer(raft.app, name="raft")
 app.command()(score.score)
 app.command()(agree.agree)
 app.command()(rank.rank)
 app.command()(audit.audit)
 app.command()(study.study)
 app.add_typer(tune.app, name="tune")
+app.command()(export_reward.export_reward)
 app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(vote.vote)
