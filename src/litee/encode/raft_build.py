@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litee.collect.gathering import Tally
 from litee.encode.raft_format import has_marks, quotes_in
-from litee.encode.raft_items import RaftItem, group_of
+from litee.encode.raft_items import RaftItem
 from litee.encode.raft_rows import RaftRow, RowMaker, oracle_choice
 from litee.encode.raft_settings import RaftSettings
 from litee.encode.raft_split import Split, check_leaks, split_items, usable_chunks
@@ -77,10 +77,9 @@ def build_raft(
     """
     dropped = Tally()
     by_id = {chunk.id: chunk for chunk in chunks if not has_marks(chunk.titled)}
-    groups = {own: group_of(chunk) for own, chunk in by_id.items()}
     usable = [item for item in items if not _refuse(item, by_id, dropped)]
     shares = (settings.validation_share, settings.test_share)
-    split = split_items(usable, groups, shares, seed=settings.seed, dropped=dropped)
+    split = split_items(usable, by_id, shares, seed=settings.seed, dropped=dropped)
     if not split.items["train"]:
         reasons = ", ".join(f"{n:,} × {r}" for r, n in dropped.counts.items())
         fix = "give more documents or questions, or lower the other parts' shares"
@@ -89,7 +88,7 @@ def build_raft(
     parts: dict[str, int] = {}
     rows: list[RaftRow] = []
     for part in ("train", "validation"):
-        maker = _maker(part, by_id, split, groups, settings)
+        maker = _maker(part, by_id, split, settings)
         parts[part] = len(maker.retriever.chunks)
         made = _trained(part, maker, split.items[part])
         rows += made
@@ -97,7 +96,7 @@ def build_raft(
         _check(f"{part}.jsonl", [*made, *plain], split.barred(part))
         files |= _write(out, f"{part}.jsonl", made, chat=True)
         files |= _write(out, f"{part}.plain.jsonl", plain, chat=True)
-    tests = _tests(by_id, split, groups, settings, search)
+    tests = _tests(by_id, split, settings, search)
     for name, made in tests.items():
         files |= _write(out, name, made, chat=False)
         rows += made
@@ -143,10 +142,9 @@ def _maker(
     part: str,
     chunks: Mapping[str, Chunk],
     split: Split,
-    groups: Mapping[str, str],
     settings: RaftSettings,
 ) -> RowMaker:
-    pool = usable_chunks(list(chunks.values()), part, split, groups)
+    pool = usable_chunks(list(chunks.values()), part, split)
     if not pool:
         fix = "give more documents, or lower validation_share and test_share"
         raise InputError(f"no document is left for the {part} rows", fix=fix)
@@ -168,12 +166,11 @@ def _trained(part: str, maker: RowMaker, items: Sequence[RaftItem]) -> list[Raft
 def _tests(
     chunks: Mapping[str, Chunk],
     split: Split,
-    groups: Mapping[str, str],
     settings: RaftSettings,
     search: Retriever | None,
 ) -> dict[str, list[RaftRow]]:
     items = split.items["test"]
-    maker = _maker("test", chunks, split, groups, settings)
+    maker = _maker("test", chunks, split, settings)
     retriever = maker.retriever if search is None else search
     method = "hybrid" if retriever.vectors else "bm25"
     wanted = SearchSettings.model_validate({"method": method, "k": settings.retrieved})
@@ -222,7 +219,7 @@ def row_json(row: RaftRow, *, chat: bool) -> dict[str, Json]:
         ]
     else:
         head |= {"prompt": row.prompt, "reference": row.answer}
-        head["contexts"] = [text for _, text in row.documents]
+        head |= {"contexts": [text for _, text in row.documents], "gold": list(row.gold)}
     return {
         **head,
         "question": row.question,

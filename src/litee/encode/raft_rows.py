@@ -36,6 +36,7 @@ class RaftRow:
         reasoning: with quotes verbatim in the documents, "" for none.
         answer: the final answer.
         group: what splits keep together.
+        gold: sentences of the oracles that answer, shown or not.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RaftRow:
     reasoning: str
     answer: str
     group: str
+    gold: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -177,6 +179,7 @@ class RowMaker:
             item.reasoning if reasoning is None else reasoning,
             item.answer if answer is None else answer,
             item.group,
+            tuple(quotes_in(item.reasoning)),
         )
 
 

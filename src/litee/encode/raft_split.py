@@ -7,6 +7,7 @@ Knows nothing of rows and distractors.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,22 @@ from itertools import accumulate
 
 import numpy as np
 
+from litee.collect.documents_chunks import sentence_spans
 from litee.collect.gathering import Tally
 from litee.collect.near import normalise
-from litee.encode.raft_format import quotes_in
-from litee.encode.raft_items import RaftItem
+from litee.encode.raft_format import ANSWER, quotes_in
+from litee.encode.raft_items import RaftItem, group_of
 from litee.errors import LeakError
 from litee.records import Chunk
 
 PARTS = ("train", "validation", "test")
 SAME_DIALOGUE = "dialogue that lies in a later part too"
 OTHER_PART = "answered by a document of another part"
+#: Shorter sentences say too little to be searched for inside others.
+_WORDS = 4
+_ENDS = " .!?…\"'"
+_MARKS = re.compile(r"</?DOCUMENT>|##(?:begin|end)_quote##|<ANSWER>:|[\n{}\[\]]")
+
 GOLD_TEXT = "holds what answers a question of a later part"
 
 
@@ -50,7 +57,7 @@ class Split:
 
 def split_items(
     items: Sequence[RaftItem],
-    groups: Mapping[str, str],
+    chunks: Mapping[str, Chunk],
     shares: tuple[float, float],
     *,
     seed: int,
@@ -60,7 +67,7 @@ def split_items(
 
     Args:
         items: in any order; their order is kept.
-        groups: chunk id → group, of all oracles.
+        chunks: by id, all oracles among them.
         shares: of validation and test, in items.
         seed: of the order in which groups are dealt.
         dropped: gets the counts.
@@ -73,10 +80,10 @@ def split_items(
     for part in reversed(PARTS):
         own = []
         mine = [item for item in items if parts[item.group] == part]
-        holding = holders([f"{item.reasoning} {item.answer}" for item in mine], barred)
+        holding = holders([_said(item, chunks) for item in mine], barred)
         for place, item in enumerate(mine):
             reason = GOLD_TEXT if place in holding else ""
-            reason = _leak(item, part, parts, groups, dialogues) or reason
+            reason = _leak(item, part, parts, chunks, dialogues) or reason
             if reason:
                 dropped.add(reason, item.id)
             else:
@@ -109,13 +116,19 @@ def _leak(
     item: RaftItem,
     part: str,
     parts: Mapping[str, str],
-    groups: Mapping[str, str],
+    chunks: Mapping[str, Chunk],
     dialogues: Collection[str],
 ) -> str:
     if item.dialogue and item.dialogue in dialogues:
         return SAME_DIALOGUE
-    other = any(parts.get(groups[own], part) != part for own in item.oracles)
+    other = any(parts.get(group_of(chunks[own]), part) != part for own in item.oracles)
     return OTHER_PART if other else ""
+
+
+def _said(item: RaftItem, chunks: Mapping[str, Chunk]) -> str:
+    """All that a row with the oracles of an item would say, but for the distractors."""
+    shown = [chunks[own].titled for own in item.oracles]
+    return "\n".join([*shown, item.question, item.reasoning, f"{ANSWER} {item.answer}"])
 
 
 def gold_sentences(items: Iterable[RaftItem]) -> set[str]:
@@ -123,12 +136,10 @@ def gold_sentences(items: Iterable[RaftItem]) -> set[str]:
     return {normalise(q) for item in items for q in quotes_in(item.reasoning) if q.strip()}
 
 
-def usable_chunks(
-    chunks: Sequence[Chunk], part: str, split: Split, groups: Mapping[str, str]
-) -> list[Chunk]:
+def usable_chunks(chunks: Sequence[Chunk], part: str, split: Split) -> list[Chunk]:
     """Chunks that rows of a part may show: none of a later part, none that holds its answers."""
     later = PARTS[PARTS.index(part) + 1 :]
-    own = [chunk for chunk in chunks if split.parts.get(groups[chunk.id]) not in later]
+    own = [chunk for chunk in chunks if split.parts.get(group_of(chunk)) not in later]
     holding = holders([chunk.titled for chunk in own], split.barred(part))
     return [chunk for place, chunk in enumerate(own) if place not in holding]
 
@@ -136,23 +147,41 @@ def usable_chunks(
 def holders(texts: Sequence[str], sentences: Iterable[str]) -> dict[int, str]:
     """Place of every text that holds one of the sentences → the sentence; in normalised form.
 
-    One search per sentence through all texts at once.
+    A sentence of four words or more is held when it stands anywhere in a text; a shorter one
+    (`Yes.`, `Free parking`) when it is a whole sentence, quote or answer there.
 
-    >>> holders(["Cats purr.", "All dogs  bark."], ["dogs bark"])
-    {1: 'dogs bark'}
+    >>> holders(["Cats purr.", "We say all dogs  bark loudly."], ["all dogs bark loudly", "purr"])
+    {1: 'all dogs bark loudly'}
+    >>> holders(["Parking? Free.", "Free parking."], ["free"])
+    {0: 'free'}
     """
+    wanted = {plain: s for s in sentences if (plain := normalise(s).strip(_ENDS))}
+    long = {plain: s for plain, s in wanted.items() if len(plain.split()) >= _WORDS}
     # white space is collapsed by normalising, so no sentence reaches over a line's end
     lines = [normalise(text) for text in texts]
     starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
     joined = "\n".join(lines)
     found: dict[int, str] = {}
-    for sentence in sentences:
-        wanted = normalise(sentence)
-        at = joined.find(wanted) if wanted else -1
+    for plain, sentence in long.items():
+        at = joined.find(plain)
         while at >= 0:
             place = bisect_right(starts, at) - 1
             found.setdefault(place, sentence)
-            at = joined.find(wanted, starts[place + 1])
+            at = joined.find(plain, starts[place + 1])
+    short = wanted.keys() - long.keys()
+    for place, text in enumerate(texts if short else ()):
+        if held := short & _pieces(text):
+            found.setdefault(place, wanted[min(held)])
+    return found
+
+
+def _pieces(text: str) -> set[str]:
+    """Whole sentences of a text, also without the name before them, normalised."""
+    found: set[str] = set()
+    for part in _MARKS.split(text):
+        for start, end in sentence_spans(part):
+            sentence = normalise(part[start:end])
+            found |= {sentence.strip(_ENDS), sentence.rpartition(": ")[2].strip(_ENDS)}
     return found
 
 
