@@ -7,7 +7,7 @@ settings are carried out, and imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -145,8 +145,6 @@ class SftSettings(ChatSettings):
 class DpoSettings(ChatSettings):
     """Settings of `litee tune dpo`."""
 
-    COUNTED: ClassVar[tuple[str, ...]] = ("drop", "both", "votes")
-
     loss: DpoLoss = Field(
         "sigmoid",
         description="Loss of TRL's DPOTrainer: sigmoid is DPO; ipo, robust and the others as TRL "
@@ -209,7 +207,11 @@ class OnlineSettings(ChatSettings):
     )
     temperature: float = Field(1.0, gt=0, description="Temperature of the samples.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of the samples.")
-    save_steps: int = Field(10, ge=1, description="Optimiser steps between checkpoints.")
+    save_steps: int = Field(
+        20,
+        ge=1,
+        description="Optimiser steps between checkpoints, each with a look at held-out prompts.",
+    )
     length_penalty: float = Field(
         0.0,
         ge=0,
@@ -228,9 +230,6 @@ class OnlineSettings(ChatSettings):
     vllm: bool = Field(
         False, description="Sample with vLLM in the same process; needs CUDA and vllm installed."
     )
-    evaluate_steps: int = Field(
-        20, ge=1, description="Optimiser steps between looks at the held-out prompts."
-    )
     dev_prompts: int = Field(
         16, ge=0, description="Prompts held out for the independent judge's curve."
     )
@@ -240,11 +239,11 @@ class OnlineSettings(ChatSettings):
     constant_steps: int = Field(
         10, ge=1, description="Steps in a row with equal rewards in all groups that stop the run."
     )
-    part_evaluations: int = Field(
+    parting_looks: int = Field(
         3,
         ge=0,
-        description="Looks in a row at which the training reward rose above its best but the "
-        "independent one fell below its first: stops the run; 0 never does.",
+        description="Looks in a row at which the training reward is above and the independent one "
+        "below where it began: stops the run, for the reward is being gamed; 0 never does.",
     )
 
     @model_validator(mode="after")
