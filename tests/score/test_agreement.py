@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import krippendorff
 import numpy as np
@@ -10,8 +11,15 @@ from votes_on_disk import DATA, read_voted
 from litee.errors import ConfigError, InputError
 from litee.records import Outcome, Pair, VotedPair
 from litee.score.agreement import agree_with_ratings, agree_with_votes
-from litee.score.agreement_page import PageInput, agreement_table, headline, render_page
+from litee.score.agreement_page import (
+    PageInput,
+    agreement_table,
+    cautions,
+    headline,
+    render_page,
+)
 from litee.score.agreement_study import mean_over
+from litee.score.beside_raters import beside_raters
 from litee.score.pair_table import read_pair_metrics
 from litee.score.rated import Metric, Rated, krippendorff_alpha, reliability, within_prompt_pairs
 from litee.score.score_table import Choice, Keys, read_rated
@@ -218,8 +226,6 @@ def test_pair_tables_of_every_kind(tmp_path):
 
 
 def test_the_page_escapes_names_and_asks_for_nothing_outside(study):
-    from dataclasses import replace
-
     evil = replace(study.metrics[0], name="<script>alert(1)</script>")
     page = render_page(PageInput(replace(study, metrics=(evil, *study.metrics[1:]))))
     assert "<script>alert" not in page
@@ -230,7 +236,47 @@ def test_the_page_escapes_names_and_asks_for_nothing_outside(study):
 def test_the_headline_and_the_terminal_table(study):
     assert headline(study).startswith(study.metrics[0].name)
     table = agreement_table(study)
-    assert table.row_count == len(study.metrics) + 2
+    # a random verdict, one rater and the best metric against the other raters
+    assert table.row_count == len(study.metrics) + 3
+    assert "Against the mean of all raters but one" in headline(study)
+
+
+def test_a_rater_and_a_metric_on_the_same_footing_by_hand():
+    ratings = np.array([[1.0, 2], [2, 1], [3, 3]])
+    metric = Metric("like the first", ratings[:, 0])
+    zeros = np.zeros(3, dtype=int)
+    rated = Rated(zeros, np.arange(3), tuple("xyz"), ratings, None, (metric,))
+    first, second = within_prompt_pairs(rated.prompts)
+    rater, other = beside_raters(rated, first, second, seed=0, resamples=10)
+    # each rater has two of three pairs as the other; the metric also has all three of the first's
+    assert rater.decisive.value == pytest.approx(4 / 6)
+    assert other.decisive.value == pytest.approx(5 / 6)
+    assert other.difference.value == pytest.approx(1 / 6)
+    assert rater.spearman.value == pytest.approx(0.5)
+    assert other.spearman.value == pytest.approx((0.5 + 1) / 2)
+
+
+def test_a_rater_is_compared_on_the_pairs_that_the_metric_scored(study):
+    by_name = {b.name: b for b in study.beside}
+    assert by_name["good"].difference.value == pytest.approx(
+        by_name["good"].decisive.value - by_name["one rater"].decisive.value
+    )
+    assert by_name["holes"].difference.value != pytest.approx(
+        by_name["holes"].decisive.value - by_name["one rater"].decisive.value, abs=1e-9
+    )
+    assert by_name["good"].difference.low > 0 > by_name["noise"].difference.high
+
+
+def test_raters_who_do_not_agree_are_no_ceiling_and_the_page_says_so():
+    rated = rated_answers()
+    rng = np.random.default_rng(1)
+    noise = rng.integers(1, 6, (len(rated.prompts), 1)).astype(float)
+    study = agree_with_ratings(
+        replace(rated, ratings=np.column_stack([noise, 6 - noise])), seed=0, resamples=50
+    )
+    assert any("no ceiling" in caution for caution in cautions(study))
+    page = render_page(PageInput(study))
+    assert "Metrics beside one rater" in page and ">people with each other<" not in page
 
 
 def test_one_answer_per_prompt_leaves_correlations_only():

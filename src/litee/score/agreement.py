@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from litee.progress import progress
 from litee.records import Score, VotedPair
-from litee.score.agreement_study import AgreementStudy, MetricAgreement
+from litee.score.agreement_study import AgreementStudy, BesideRater, MetricAgreement
+from litee.score.beside_raters import beside_raters, mean_of_others
 from litee.score.ceiling import vote_counts
 from litee.score.comparisons import compare
 from litee.score.correlations import (
@@ -73,12 +74,14 @@ def agree_with_ratings(
             figures |= {(metric.name, key): d for key, d in _correlations(sample).items()}
             advance(1)
     people, people_figures = _raters(rated, first, second, seed=seed, resamples=resamples)
+    beside = beside_raters(rated, first, second, seed=seed, resamples=resamples)
     return _study(
         metrics=rated.metrics,
         truth=truth,
         verdicts=verdicts,
         figures=figures | people_figures,
         people=people,
+        beside=beside,
         seed=seed,
         resamples=resamples,
         facts=AgreementStudy(
@@ -258,10 +261,7 @@ def _raters(
         return sums, {}
     found: list[dict[str, Draws]] = []
     for k in range(count):
-        others = np.delete(rated.ratings, k, axis=1)
-        known = np.isfinite(others).any(axis=1)
-        mean = np.full(len(others), np.nan)
-        mean[known] = np.nanmean(others[known], axis=1)
+        mean = mean_of_others(rated.ratings, k)
         alone = rated.ratings[:, k]
         truth = derived_pairs(rated, mean, first, second)
         sums += pair_sums(truth, Verdicts.from_scores(alone[first], alone[second]))
@@ -287,6 +287,7 @@ def _study(
     seed: int,
     resamples: int,
     facts: AgreementStudy,
+    beside: Sequence[BesideRater] = (),
 ) -> AgreementStudy:
     sums = {name: pair_sums(truth, verdict) for name, verdict in verdicts.items()}
     third = np.full((len(truth.counts), 3), 1 / 3)
@@ -306,6 +307,7 @@ def _study(
         people=_scores(PEOPLE, resampled),
         chance=_scores(CHANCE, resampled),
         comparisons=compared,
+        beside=beside,
     )
 
 

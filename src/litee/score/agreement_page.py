@@ -15,7 +15,8 @@ from rich.table import Table
 
 from litee.records import Dropped, Score
 from litee.rundir import write_text
-from litee.score.agreement_study import AgreementStudy
+from litee.score.agreement_study import AgreementStudy, BesideRater
+from litee.score.beside_raters import RATER
 from litee.score.figures import Plot, whiskers
 from litee.score.page import by_name, in_percent, inline, render
 from litee.score.table import percent_cell, score_cell
@@ -128,7 +129,7 @@ def render_page(page: PageInput) -> str:
         cautions=(*cautions(study), *page.notes),
         main=_with_values(MAIN, study),
         groups=[(name, _with_values(columns, study)) for name, columns in GROUPS],
-        plots=inline(plots(study)).values(),
+        plots=inline(plots(study)),
         shown=min(PLOTTED, len(study.metrics)),
         near=near,
         far=study.comparisons[len(near) :],
@@ -170,10 +171,20 @@ def headline(study: AgreementStudy) -> str:
         f"{in_percent(score)} of the pairs that people decided"
     )
     people = study.people.get(figure)
-    if people is not None and people.value is not None:
-        ties = ", equal ratings counting half," if study.kind == "ratings" else ""
-        text += f"; one person's judgement{ties} does in {in_percent(people)}"
-    return text + "; chance is 50 %."
+    if study.kind == "votes" and people is not None and people.value is not None:
+        text += f"; one person's vote does in {in_percent(people)}"
+    return f"{text}; chance is 50 %.{_beside(study, best.name)}"
+
+
+def _beside(study: AgreementStudy, name: str) -> str:
+    """How the best metric and one rater do against the other raters, as a sentence."""
+    rows = {row.name: row.decisive for row in study.beside}
+    if name not in rows or rows[name].value is None or rows[RATER].value is None:
+        return ""
+    return (
+        f" Against the mean of all raters but one, it gets {in_percent(rows[name])} and the "
+        f"rater left out {in_percent(rows[RATER])}."
+    )
 
 
 def cautions(study: AgreementStudy) -> tuple[str, ...]:
@@ -200,17 +211,30 @@ def cautions(study: AgreementStudy) -> tuple[str, ...]:
             'and then gets half a point, so people look weak under "decisive". Where they do '
             f"decide, they agree in {100 * firm.value:.0f} %."
         )
-    if study.reliability is not None and (study.reliability.of_mean or 0) < 0.5:
-        found.append(
-            f"The raters hardly agree (reliability of their mean "
-            f"{study.reliability.of_mean or 0:.2f}): item-level figures have a low ceiling."
-        )
+    found += _unreliable(study)
     for m in study.metrics:
         rows = m.scored + sum(m.unscored.values())
         if m.unscored and m.scored < 0.95 * rows:
             share = 100 * m.scored / rows
             found.append(f"{m.name} has scored only {share:.0f} % of the rows.")
     return tuple(found)
+
+
+def _unreliable(study: AgreementStudy) -> list[str]:
+    """What follows when raters hardly agree."""
+    raters = study.reliability
+    if raters is None or (raters.of_mean or 0) >= 0.5:
+        return []
+    if raters.of_mean is None:
+        return [
+            f"Two raters do not agree at all (mean correlation {raters.mean_correlation:.2f}): "
+            "single answers cannot be judged here. One rater is then no ceiling either: a metric "
+            "can agree with the raters' mean better than they do with each other."
+        ]
+    return [
+        f"The raters hardly agree (reliability of their mean {raters.of_mean:.2f}): item-level "
+        "figures have a low ceiling, and one rater is easily beaten."
+    ]
 
 
 def plots(study: AgreementStudy) -> Sequence[Plot | None]:
@@ -226,7 +250,7 @@ def plots(study: AgreementStudy) -> Sequence[Plot | None]:
     ):
         people = study.people.get(figure)
         line = None
-        if people is not None and people.value is not None:
+        if study.kind == "votes" and people is not None and people.value is not None:
             line = (people.value, "people with each other")
         scores = {m.name: m.score(figure) for m in study.metrics[:PLOTTED]}
         found.append(
@@ -238,6 +262,19 @@ def plots(study: AgreementStudy) -> Sequence[Plot | None]:
                 quiet=[n for n in names if n == "length"],
                 line=line,
                 percent=figure in _SHARES,
+            )
+        )
+    if study.beside:
+        rater, *others = study.beside
+        found.append(
+            whiskers(
+                "beside",
+                {row.name: row.decisive for row in others[:PLOTTED]},
+                label="decisive pairs won, by the other raters",
+                main=best,
+                quiet=[n for n in names if n == "length"],
+                line=None if rater.decisive.value is None else (rater.decisive.value, RATER),
+                percent=True,
             )
         )
     return found
@@ -258,13 +295,27 @@ def agreement_table(study: AgreementStudy) -> Table:
     for m in study.metrics:
         table.add_row(escape(m.name), *_row(m.scores, columns, study.primary))
     table.add_section()
-    for label, scores, style in (
-        ("a random verdict", study.chance, "dim"),
-        ("people with each other", study.people, ""),
-    ):
+    missing = Score(None, reason="not computed")
+    rows: list[tuple[str, Mapping[str, Score], str]] = [("a random verdict", study.chance, "dim")]
+    if study.kind == "votes":
+        rows.append(("people with each other", study.people, ""))
+    for row in (study.beside[0], _beside_row(study)) if study.beside else ():
+        known = {
+            "decisive_accuracy": row.decisive,
+            "pairwise_accuracy": row.three_way,
+            "spearman_item": row.spearman,
+        }
+        rows.append((f"{row.name} ¹", {key: known.get(key, missing) for key in _SHORT}, ""))
+        table.caption = "¹ against the mean of the other raters"
+    for label, scores, style in rows:
         if any(score.value is not None for score in scores.values()):
-            table.add_row(label, *_row(scores, columns, study.primary), style=style)
+            table.add_row(escape(label), *_row(scores, columns, study.primary), style=style)
     return table
+
+
+def _beside_row(study: AgreementStudy) -> BesideRater:
+    """The best metric's row beside the raters'."""
+    return next(row for row in study.beside if row.name == study.metrics[0].name)
 
 
 def _row(scores: Mapping[str, Score], columns: Columns, primary: str) -> list[str]:

@@ -66,6 +66,25 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class BesideRater:
+    """A metric, or a single rater, against the mean of the other raters.
+
+    Attributes:
+        name: of the metric, or `one rater`.
+        decisive: decisive accuracy.
+        three_way: three-way accuracy; a rater calls a tie by giving equal ratings.
+        spearman: over the answers.
+        difference: metric minus rater in decisive accuracy, paired; no value for the raters.
+    """
+
+    name: str
+    decisive: Score
+    three_way: Score
+    spearman: Score
+    difference: Score
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementStudy:
     """All metrics against people on one data set.
 
@@ -83,9 +102,12 @@ class AgreementStudy:
         seed: of the bootstrap.
         resamples: of the bootstrap.
         metrics: best first.
-        people: the ceiling, figure → score.
+        people: with votes, every two votes on one pair; with ratings, each rater against the mean
+            of the others; figure → score.
         chance: a random verdict, figure → score.
         comparisons: paired differences, those between neighbours first.
+        beside: with several raters, the raters and then the metrics against the mean of the other
+            raters, metrics best first.
     """
 
     title: str
@@ -104,6 +126,7 @@ class AgreementStudy:
     people: Mapping[str, Score] = field(default_factory=dict)
     chance: Mapping[str, Score] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
+    beside: tuple[BesideRater, ...] = ()
 
     @property
     def primary(self) -> str:
@@ -117,6 +140,7 @@ class AgreementStudy:
         people: Mapping[str, Score],
         chance: Mapping[str, Score],
         comparisons: Sequence[Comparison],
+        beside: Sequence[BesideRater] = (),
     ) -> AgreementStudy:
         """The same study with its figures; metrics are ordered by the primary one."""
         figure = primary_figure([m.scores for m in metrics])
@@ -127,6 +151,7 @@ class AgreementStudy:
             people=people,
             chance=chance,
             comparisons=tuple(comparisons),
+            beside=(*beside[:1], *sorted(beside[1:], key=lambda b: -_number(b.decisive))),
         )
 
     def flat(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -178,6 +203,7 @@ class AgreementStudy:
                     for m in self.metrics
                 ],
                 "comparisons": [comparison_json(c) for c in self.comparisons],
+                "against the other raters": self.beside_json(),
                 "missing": {
                     f"{m.name}.{figure}": score.reason
                     for m in self.metrics
@@ -201,6 +227,25 @@ class AgreementStudy:
             "alpha_ordinal": found.alpha_ordinal,
             "alpha_interval": found.alpha_interval,
         }
+
+    def beside_json(self) -> list[dict[str, Json]]:
+        """The metrics beside single raters as flat records."""
+        return [
+            {
+                "metric": b.name,
+                "decisive": _rounded(b.decisive.value),
+                "three_way": _rounded(b.three_way.value),
+                "spearman": _rounded(b.spearman.value),
+                "minus_rater": _rounded(b.difference.value),
+                "low": _rounded(b.difference.low),
+                "high": _rounded(b.difference.high),
+            }
+            for b in self.beside
+        ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Json]:
