@@ -126,7 +126,13 @@ class EpochEnds(TrainerCallback):  # type: ignore[misc]
 
 
 def fit(trainer: Trainer, log: Log, clock: Clock) -> None:
-    """Train with counted batches; the clock is left at `save`."""
+    """Train with counted batches; the clock is left at `save`.
+
+    A trainer without a loss of its own is told that its model does not divide by the pairs of a
+    step. It believes the contrary of sequence classifiers, and would add up the accumulated means.
+    """
+    if trainer.compute_loss_func is None:
+        trainer.model_accepts_loss_kwargs = False
     trainer.data_collator = CountingCollator(trainer.data_collator, log)
     log.trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.train()

@@ -57,6 +57,8 @@ def older_backbone(source: Path, target: Path) -> Path:
     config["torch_dtype"] = config.pop("dtype", "float32")
     tokenizer = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(tokenizer.get("extra_special_tokens"), list):
+        tokenizer["additional_special_tokens"] = tokenizer.pop("extra_special_tokens")
     for name, value in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         (target / name).unlink(missing_ok=True)
         (target / name).write_text(json.dumps(value), encoding="utf-8")
