@@ -156,3 +156,11 @@ def test_a_wrong_key_stops_with_what_to_check(answers, tmp_path):
             "--out", tmp_path / "x.csv",
         )  # fmt: skip
     done.refused(4, "HTTP 401", "OPENAI_API_KEY")
+
+
+def test_ragas_is_an_extra_of_its_own(answers, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ragas", None)
+    monkeypatch.delitem(sys.modules, "litee.score.retrieval_metrics", raising=False)
+    ask = ("score", answers, "--out", tmp_path / "x.csv", "--metrics", "faithfulness")
+    litee(*ask).refused(2, "language model")
+    litee(*ask, "--llm", "m").refused(4, "ragas", 'pip install "lora-litee[ragas]"')

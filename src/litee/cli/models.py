@@ -14,8 +14,9 @@ from litee.score.llm_judge_settings import LlmJudgeSettings
 
 if TYPE_CHECKING:
     from litee.predict.labels import LabelModel
-    from litee.score.llm_judge_engine import CachedJudge, JudgeEngine
+    from litee.score.llm_judge_engine import CachedJudge, JudgeEngine, VerdictStore
     from litee.score.metric_names import Chosen
+    from litee.score.retrieval_writers import StoredWriter, Writer
     from litee.score.texts import TextMetric
 
 
@@ -49,14 +50,23 @@ def open_judge(settings: LlmJudgeSettings) -> CachedJudge:
         ConfigError: no model is named.
         ModelError: it cannot be loaded.
     """
-    from litee.finetune.backbones import cache_folder
-    from litee.score.llm_judge_engine import CachedJudge, VerdictStore
+    _need_model(settings)
+    from litee.score.llm_judge_engine import CachedJudge
 
+    return CachedJudge(_engine(settings), _store(settings))
+
+
+def _need_model(settings: LlmJudgeSettings) -> None:
     if not settings.model:
         fix = "name one: --llm smollm2-135m-instruct, or --llm NAME --llm-url http://host/v1"
         raise ConfigError("these metrics need a language model that judges", fix=fix)
-    store = VerdictStore(cache_folder() / "verdicts" / "v1.sqlite") if settings.store else None
-    return CachedJudge(_engine(settings), store)
+
+
+def _store(settings: LlmJudgeSettings) -> VerdictStore | None:
+    from litee.finetune.backbones import cache_folder
+    from litee.score.llm_judge_engine import VerdictStore
+
+    return VerdictStore(cache_folder() / "verdicts" / "v1.sqlite") if settings.store else None
 
 
 def _engine(settings: LlmJudgeSettings) -> JudgeEngine:
@@ -94,11 +104,28 @@ def single_metrics(
 
 def retrieval_metrics(
     columns: tuple[str, ...], settings: LlmJudgeSettings, encoder: str
-) -> list[TextMetric]:
-    """The metrics of the ragas library.
+) -> tuple[TextMetric, StoredWriter]:
+    """The metrics of the ragas library, and the model that writes for them.
 
     Raises:
         ConfigError: no model is named.
         ModelError: it cannot be loaded.
     """
-    raise ConfigError(f"{columns[0]} is not there yet", fix="leave it out")
+    _need_model(settings)
+    from litee.score.neural import SentenceEncoder
+    from litee.score.retrieval_metrics import Retrieval
+    from litee.score.retrieval_writers import StoredWriter
+
+    writer = StoredWriter(_writer(settings), _store(settings))
+    return Retrieval(columns, writer, lambda: SentenceEncoder(encoder)), writer
+
+
+def _writer(settings: LlmJudgeSettings) -> Writer:
+    if settings.base_url:
+        from litee.score.endpoint import Endpoint
+        from litee.score.retrieval_writers import EndpointWriter
+
+        return EndpointWriter(Endpoint(settings))
+    from litee.score.retrieval_local import LocalWriter
+
+    return LocalWriter(settings)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from litee.score.llm_judge_engine import CachedJudge
     from litee.score.llm_judge_settings import LlmJudgeSettings
     from litee.score.metric_names import Chosen
+    from litee.score.retrieval_writers import StoredWriter
     from litee.score.scoring import Scored
     from litee.score.texts import TextMetric
 
@@ -132,8 +133,8 @@ def _metrics(
     judge: str,
     perplexity_model: str,
     encoder: tuple[str, str, int | None],
-) -> tuple[list[TextMetric], CachedJudge | None]:
-    """The metrics that make the chosen columns, and the language model that some of them ask."""
+) -> tuple[list[TextMetric], dict[str, CachedJudge | StoredWriter]]:
+    """The metrics that make the chosen columns, and the language models that some of them ask."""
     from litee.cli.models import open_judge, retrieval_metrics, single_metrics
     from litee.score.llm_judge import LlmMetric
     from litee.score.texts import plain_metrics
@@ -148,12 +149,13 @@ def _metrics(
             chosen.encoder, encoder[0], bertscore_model=encoder[1], layer=encoder[2]
         )
     made += single_metrics(chosen, settings, judge=judge, perplexity_model=perplexity_model)
+    asked: dict[str, CachedJudge | StoredWriter] = {}
     if chosen.retrieval:
-        made += retrieval_metrics(chosen.retrieval, settings, encoder[0])
-    asked = None
+        metric, asked["ragas"] = retrieval_metrics(chosen.retrieval, settings, encoder[0])
+        made.append(metric)
     if chosen.llm:
-        asked = open_judge(settings)
-        made.append(LlmMetric(chosen.llm, asked))
+        asked["llm"] = judging = open_judge(settings)
+        made.append(LlmMetric(chosen.llm, judging))
     return made, asked
 
 
@@ -177,7 +179,7 @@ def _score_answers(
     chosen: Chosen,
     out: Path,
     *,
-    asked: CachedJudge | None,
+    asked: Mapping[str, CachedJudge | StoredWriter],
     settings: LlmJudgeSettings,
 ) -> None:
     from rich.console import Console
@@ -196,15 +198,14 @@ def _score_answers(
             advance,
             block_rows=_SLOW_BLOCK if slow else BLOCK,
         )
-    extra: dict[str, Json] = {"command": _command(), "rows": found.rows}
-    if asked is not None:
-        extra["llm"] = _usage(asked, settings)
+    usages = {name: _usage(model, settings) for name, model in asked.items()}
+    extra: dict[str, Json] = {"command": _command(), "rows": found.rows, **usages}
     write_costs(_receipt(out), found.costs, extra)
     console = Console()
     console.print(_table(found, chosen.columns))
     console.print(f"{found.rows:,} answers in {out}", highlight=False, soft_wrap=True)
-    if asked is not None:
-        console.print(_said(_usage(asked, settings)), highlight=False, soft_wrap=True)
+    for usage in usages.values():
+        console.print(_said(usage), highlight=False, soft_wrap=True)
 
 
 def _score_pairs(
@@ -248,10 +249,10 @@ def _receipt(out: Path) -> Path:
     return out.with_name(out.name + ".receipt.json")
 
 
-def _usage(asked: CachedJudge, settings: LlmJudgeSettings) -> dict[str, Json]:
-    from litee.score.llm_judge_prompts import PROMPT_VERSION
-
-    return asked.usage.to_json(settings, asked.engine.id, PROMPT_VERSION)
+def _usage(asked: CachedJudge | StoredWriter, settings: LlmJudgeSettings) -> dict[str, Json]:
+    """What a language model was asked and what it cost; its store is closed."""
+    asked.close()
+    return asked.usage.to_json(settings, asked.id, asked.version)
 
 
 def _said(usage: Mapping[str, Json]) -> str:

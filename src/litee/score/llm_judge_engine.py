@@ -19,6 +19,7 @@ import numpy as np
 from litee.errors import ResourceError
 from litee.records import JudgeQuestion, JudgeVerdict
 from litee.rundir import Json, sha256_json
+from litee.score.llm_judge_prompts import PROMPT_VERSION
 from litee.score.llm_judge_settings import LlmJudgeSettings
 
 
@@ -195,6 +196,12 @@ class CachedJudge:
     def __init__(self, engine: JudgeEngine, store: VerdictStore | None) -> None:
         self.engine, self.store = engine, store
         self.usage = Usage()
+        self.version = PROMPT_VERSION
+
+    @property
+    def id(self) -> str:
+        """Whatever the verdicts hang on beside the questions."""
+        return self.engine.id
 
     def ask(self, questions: Sequence[JudgeQuestion]) -> list[JudgeVerdict]:
         """One verdict per question, in order."""
