@@ -19,12 +19,15 @@ from litee.cli import (
     fit,
     generate,
     index,
+    posts,
     predict,
     raft,
     rank,
     score,
+    serve,
     study,
     tune,
+    tune_rewards,
     vote,
 )
 from litee.errors import EXIT_INTERRUPTED, EXIT_MODEL, LiteeError
@@ -43,6 +46,7 @@ _EXTRAS = {
     **dict.fromkeys(
         (
             "fastapi",
+            "prometheus_client",
             "uvicorn",
             "sqlalchemy",
             "psycopg",
@@ -68,6 +72,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 data.app.command()(demonstrations.demonstrations)
+data.app.command()(posts.posts)
 app.command()(curate.curate)
 app.add_typer(index.app, name="index")
 app.add_typer(raft.app, name="raft")
@@ -77,9 +82,12 @@ app.command()(rank.rank)
 app.command()(audit.audit)
 app.command()(study.study)
 app.add_typer(tune.app, name="tune")
+for tuning in (tune_rewards.dpo, tune_rewards.grpo, tune_rewards.rloo):
+    tune.app.command()(tuning)
 app.command()(export_reward.export_reward)
 app.command()(generate.generate)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(vote.vote)
 app.command()(doctor.doctor)
 

@@ -67,11 +67,19 @@ def candidate_rewards(judge: Predictor, sets: Sequence[Candidates]) -> list[tupl
     """
     pairs = [candidate_pairs(one) for one in sets]
     predictions = iter(judge.predict([pair for part in pairs for pair in part]))
-    found = []
-    for one, part in zip(sets, pairs, strict=True):
-        rewards = [r for _ in part for r in _both(next(predictions))]
-        found.append(tuple(rewards[: len(one.responses)]))
-    return found
+    return [
+        pair_rewards([next(predictions) for _ in part], len(one.responses))
+        for one, part in zip(sets, pairs, strict=True)
+    ]
+
+
+def pair_rewards(predictions: Sequence[Prediction], count: int) -> tuple[float, ...]:
+    """Rewards of `count` answers from the predictions for their `candidate_pairs`.
+
+    Raises:
+        ModelError: the judge has no reward, or it is not finite.
+    """
+    return tuple([reward for one in predictions for reward in _both(one)][:count])
 
 
 def _both(prediction: Prediction) -> tuple[float, float]:
