@@ -102,9 +102,9 @@ def _placeholders(item: Demonstration, answer: str, words: list[str]) -> float:
 
 
 def _shouts(item: Demonstration, answer: str, words: list[str]) -> float:
-    letters = [c for c in answer if c.isalpha()]
-    capitals = sum(c.isupper() for c in letters)
-    return 0.2 if len(letters) >= 30 and capitals > 0.4 * len(letters) else 0.0
+    letters = sum(map(str.isalpha, answer))
+    capitals = sum(map(str.isupper, answer))
+    return 0.2 if letters >= 30 and capitals > 0.4 * letters else 0.0
 
 
 def _garbage(item: Demonstration, answer: str, words: list[str]) -> float:
@@ -112,8 +112,8 @@ def _garbage(item: Demonstration, answer: str, words: list[str]) -> float:
     if "\ufffd" in answer or "Ã¢â‚¬" in answer or "â€™" in answer:
         return 0.3
     text = _CODE.sub("", answer)
-    shown = sum(not c.isspace() for c in text)
-    good = sum(c.isalnum() for c in text)
+    shown = len(text) - sum(map(str.isspace, text))
+    good = sum(map(str.isalnum, text))
     return 0.3 if shown >= 20 and good < 0.6 * shown else 0.0
 
 

@@ -102,9 +102,9 @@ def _leak(pool: Pool, repeats: Repeats, row: int) -> str:
 
 
 def _drop_worst(quality: NDArray[np.float64], reasons: list[str], share: float) -> None:
-    """Leave out a share of what is still usable, the lowest quality first; never ties by chance.
+    """Leave out at most a share of what is still usable, the lowest quality first.
 
-    Demonstrations as good as the best one left out by number all stay.
+    Of equals either all go or all stay.
     """
     left = [row for row, reason in enumerate(reasons) if not reason]
     count = int(share * len(left))

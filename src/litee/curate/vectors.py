@@ -70,14 +70,18 @@ def tfidf_vectors(texts: Sequence[str], *, dimensions: int, seed: int) -> Vector
             np.add.at(frequency, counts.indices, 1)
             held.append(counts[sample[start : start + _BATCH]])
             advance(counts.shape[0])
-        idf = (1 + np.log((1 + len(texts)) / (1 + frequency))).astype(np.float32)
-        fitted = _weighted(sparse.vstack(held), idf)
-        width = min(dimensions, max(1, min(fitted.shape[0], np.unique(fitted.indices).size) - 1))
-        svd = TruncatedSVD(width, random_state=seed).fit(fitted)
-        found = np.empty((len(texts), width), dtype=np.float32)
+        seen = np.flatnonzero(frequency)
+        if len(seen) < 2:  # no words to tell texts apart
+            return unit(np.zeros((len(texts), 1)))
+        idf = (1 + np.log((1 + len(texts)) / (1 + frequency[seen]))).astype(np.float32)
+        fitted = _weighted(sparse.vstack(held)[:, seen], idf)
+        svd = TruncatedSVD(min(dimensions, *fitted.shape), random_state=seed)
+        with np.errstate(invalid="ignore", divide="ignore"):  # texts that are all the same
+            svd.fit(fitted)
+        found = np.empty((len(texts), svd.n_components), dtype=np.float32)
         for start in starts:
             counts = hashing.transform(texts[start : start + _BATCH])
-            found[start : start + _BATCH] = svd.transform(_weighted(counts, idf))
+            found[start : start + _BATCH] = svd.transform(_weighted(counts[:, seen], idf))
             advance(counts.shape[0])
     return unit(found)
 
