@@ -76,9 +76,9 @@ def run_child(
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        problem = f"exit code {process.returncode}: {''.join(last)}"
-        raise ModelError(problem, place=" ".join(command[1:4]), fix=f"see {log}")
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        problem = f"exit code {process.returncode}: {' '.join(last)}"
+        raise ModelError(problem, place=log.stem, fix=f"see {log}")
     return Child(
         Cost(
             wall_seconds=time.perf_counter() - started,
