@@ -20,6 +20,7 @@ from litee.score.report import (
     render_report,
     write_report,
 )
+from litee.score.table import evaluation_table
 
 EVIL = "<script>alert(1)</script>\"'&$x$"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -62,6 +63,9 @@ class Page(HTMLParser):
             self.text += data
 
 
+NO_SCORE = Score(None, reason="stopped early")
+
+
 @pytest.fixture(scope="module")
 def evaluation():
     training, _, _ = make_votes(100, 1)
@@ -80,8 +84,8 @@ def full(evaluation):
         command=f"litee fit {EVIL}",
         split=f"Trained on {EVIL}.",
         members=(
-            MemberLine(EVIL, 0.7, Score(1.01, 1.0, 1.02), Score(0.98)),
-            MemberLine("probe", 0.3, Score(None, reason="stopped early"), Score(0.97)),
+            MemberLine(EVIL, 0.7, Score(1.01, 1.0, 1.02), Score(0.98), Score(-0.02)),
+            MemberLine("probe", 0.3, NO_SCORE, Score(0.97), Score(-0.013, -0.02, -0.01)),
         ),
         depths=(DepthCurve(EVIL, ((4, 1.02), (20, 0.96))), DepthCurve("gemma", ((3, 1.0),))),
         dropped=Dropped({EVIL: 1234}, {EVIL: (f"votes.csv {EVIL}, row 2",)}),
@@ -114,6 +118,20 @@ def test_page_is_well_formed_and_asks_nobody(page):
     assert len(found.ids) == len(set(found.ids))
     assert "url(http" not in page and "@import" not in page
     assert page.count("<svg ") == 6 and page.count('role="img" aria-label="') == 6
+
+
+def test_the_ensemble_without_a_member_is_only_in_the_members_table(full):
+    training, _, _ = make_votes(100, 1)
+    voted, true, groups = make_votes(60, 2)
+    systems = {"judge": noisy(true, 0.3, 0), "without probe": noisy(true, 0.5, 1)}
+    systems |= floor_systems(training, [v.pair for v in voted])
+    found = evaluate(
+        systems, voted, groups, main="judge", seed=3, ablations=["without probe"], resamples=20
+    )
+    assert found.system("without probe").role == "ablation"
+    page = render_report(replace(full, evaluation=found))
+    assert "without probe" not in page and "With minus without" in page and "-0.013" in page
+    assert evaluation_table(found).row_count == len(systems)  # the last row is people's
 
 
 def test_every_string_is_escaped(page):

@@ -39,7 +39,7 @@ COMPARED = ("log_loss", "accuracy", "accuracy_decisive", "brier", "ece")
 #: Metrics shown per source.
 PER_SOURCE = ("log_loss", "accuracy", "accuracy_decisive", "ece")
 
-_ROLES = ("main", "system", "floor")
+_ROLES = ("main", "system", "floor", "ablation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ def evaluate(
     seed: int,
     swapped: Mapping[str, Floats] | None = None,
     floors: Sequence[str] = FLOOR_NAMES,
+    ablations: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Evaluation:
     """Score systems on voted pairs, with intervals over prompt groups.
@@ -85,6 +86,7 @@ def evaluate(
         swapped: for some systems, (n, 3) probabilities with the answers exchanged, as given (column
             0 is the answer then shown first); gives `swap_flip_rate` and `swap_difference`.
         floors: names of systems that are floors.
+        ablations: names of systems that are the main one without a part; tables leave them out.
         resamples: of the bootstrap.
 
     Raises:
@@ -94,7 +96,11 @@ def evaluate(
     sample = _checked(systems, voted, groups, swapped or {}, main)
     bootstrap = GroupBootstrap(sample.groups, seed=seed, resamples=resamples)
     resampled = bootstrap.resample(sample.rows)
-    scored = [_system_scores(sample, resampled, name, main, floors) for name in sample.systems]
+    roles = dict.fromkeys(floors, "floor") | dict.fromkeys(ablations, "ablation") | {main: "main"}
+    scored = [
+        _system_scores(sample, resampled, name, roles.get(name, "system"))
+        for name in sample.systems
+    ]
     ordered = sorted(scored, key=lambda system: _ROLES.index(system.role))
     evaluation = Evaluation(
         main=main,
@@ -149,14 +155,12 @@ def _system_scores(
     sample: _Sample,
     resampled: Resampled[tuple[str, str]],
     name: str,
-    main: str,
-    floors: Sequence[str],
+    role: str,
 ) -> SystemScores:
     metrics = {key[1]: resampled.score(key) for key in sample.rows if key[0] == name}
     if name in sample.swapped:
         largest = swap_difference(sample.systems[name], sample.swapped[name])
         metrics["swap_difference"] = Score(largest)
-    role = "main" if name == main else "floor" if name in floors else "system"
     return SystemScores(name, role, metrics, consistency(metrics["log_loss"], metrics["accuracy"]))
 
 

@@ -44,7 +44,7 @@ def evaluate_fit(result: FitResult, voted: Sequence[VotedPair], folds: Folds) ->
     systems["equal weights"] = result.out_of_fold.mean(0)
     systems[ENSEMBLE] = result.joined.held_out
     for name, probabilities in result.without.items():
-        systems[f"without {name}"] = probabilities
+        systems[_without(name)] = probabilities
     return evaluate(
         systems,
         voted,
@@ -52,7 +52,13 @@ def evaluate_fit(result: FitResult, voted: Sequence[VotedPair], folds: Folds) ->
         main=ENSEMBLE,
         seed=result.receipt.seed,
         floors=_FLOORS,
+        ablations=[_without(name) for name in result.without],
     )
+
+
+def _without(member: str) -> str:
+    """Name of the ensemble refitted without a member."""
+    return f"without {member}"
 
 
 def _floors_out_of_fold(voted: Sequence[VotedPair], folds: Folds) -> Mapping[str, Floats]:
@@ -79,17 +85,7 @@ def fit_report(
 ) -> ReportInput:
     """Everything the report of a fit shows."""
     weights = dict(zip(result.names, result.joined.ensemble.weights, strict=True))
-    lines = tuple(
-        MemberLine(
-            name,
-            weights[name],
-            evaluation.score(name, "log_loss"),
-            evaluation.score(f"without {name}", "log_loss")
-            if name in result.without
-            else Score(None, reason="the only member"),
-        )
-        for name in result.names
-    )
+    lines = tuple(_member_line(name, weights[name], result, evaluation) for name in result.names)
     ensemble = result.joined.ensemble
     pool = f"Pool: {ensemble.pool}; calibration: {ensemble.calibration.name}"
     pool += f", temperature {ensemble.calibration.temperature:.3f}."
@@ -112,6 +108,15 @@ def fit_report(
         receipt=result.receipt,
         notes=(pool, *shared, *result.notes),
     )
+
+
+def _member_line(name: str, weight: float, result: FitResult, evaluation: Evaluation) -> MemberLine:
+    alone, only = evaluation.score(name, "log_loss"), Score(None, reason="the only member")
+    if name not in result.without:
+        return MemberLine(name, weight, alone, only, only)
+    without = _without(name)
+    gap = next(d for d in evaluation.differences if d.other == without).metrics["log_loss"]
+    return MemberLine(name, weight, alone, evaluation.score(without, "log_loss"), gap)
 
 
 def _truncation(result: FitResult) -> Truncation | None:
@@ -200,7 +205,7 @@ def judge_report(
 
 def draw(evaluation: Evaluation, path: Path) -> None:
     """One picture of an evaluation for a page: log loss of every system that has one."""
-    systems = [s for s in evaluation.systems if not s.name.startswith("without ")]
+    systems = [s for s in evaluation.systems if s.role != "ablation"]
     plot = whiskers(
         "log-loss",
         {s.name: s.metrics["log_loss"] for s in systems},

@@ -22,7 +22,7 @@ from litee.score.figures import (
     whiskers,
 )
 from litee.score.page import in_percent, inline, render
-from litee.score.scorecard import Evaluation
+from litee.score.scorecard import Evaluation, SystemScores
 from litee.score.table import score_cell
 
 #: Metrics of the full table: name, heading, whether it is a share.
@@ -50,12 +50,14 @@ class MemberLine:
         weight: in the ensemble.
         alone: log loss of the member by itself.
         without: log loss of the ensemble refitted without it.
+        gap: the ensemble's log loss minus that, paired; below 0 the member helps.
     """
 
     name: str
     weight: float
     alone: Score
     without: Score
+    gap: Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def render_report(report: ReportInput) -> str:
         metrics=METRICS,
         bound=_bound(evaluation),
         floors=_floors_by_source(evaluation),
+        systems=_shown(evaluation),
         has_floors=any(s.role == "floor" for s in evaluation.systems),
     )
 
@@ -172,6 +175,11 @@ def _against_floor(evaluation: Evaluation) -> str:
     return f", {abs(gap.value):.3f} {word} the best floor ({floor.name})"
 
 
+def _shown(evaluation: Evaluation) -> list[SystemScores]:
+    """Systems with a row of their own: all but the ensemble without a member."""
+    return [s for s in evaluation.systems if s.role != "ablation"]
+
+
 def _bound(evaluation: Evaluation) -> float | None:
     """The highest accuracy a calibrated judge with the main system's log loss can have."""
     loss = evaluation.score(evaluation.main, "log_loss").value
@@ -191,7 +199,7 @@ def _floors_by_source(evaluation: Evaluation) -> dict[str, str]:
 
 def _plots(report: ReportInput) -> Sequence[Plot | None]:
     evaluation = report.evaluation
-    names = [s.name for s in evaluation.systems]
+    names = [s.name for s in _shown(evaluation)]
     quiet = [s.name for s in evaluation.systems if s.role == "floor"]
     human = evaluation.human.three_way.value
     found: list[Plot | None] = [

@@ -21,7 +21,7 @@ class SystemScores:
 
     Attributes:
         name: of the system.
-        role: "main", "floor" or "system".
+        role: "main", "system", "floor", or "ablation": the main system without a part.
         metrics: metric → score; the names are listed in docs/report.md.
         consistency: "ok", or what is wrong between accuracy and log loss.
     """

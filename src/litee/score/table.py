@@ -12,6 +12,7 @@ from rich.table import Table
 from litee.records import Score
 from litee.score.scorecard import Evaluation, SystemScores
 
+#: Roles that have a row, and its style.
 _STYLES = {"main": "bold", "system": "", "floor": "dim"}
 
 
@@ -26,7 +27,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     for name in ("log loss", "accuracy %", "decisive", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
     for system in evaluation.systems:
-        table.add_row(*_cells(system), style=_STYLES[system.role])
+        if system.role in _STYLES:
+            table.add_row(*_cells(system), style=_STYLES[system.role])
     human = evaluation.human
     floor = human.log_loss_floor
     table.add_section()
