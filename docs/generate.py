@@ -21,7 +21,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from litee.cli import app
+from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.config import FitSettings, Settings
+from litee.curate.settings import CurateSettings
 from litee.rundir import write_text
 from litee.score.results import Result, read_result, render_results
 
@@ -64,6 +66,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "max_abs_error_bertscore_f1": "BERTScore",
         "max_abs_error_dot_golden": "similarity",
     },
+}
+
+
+#: Further commands whose settings take a --config file: command → its settings.
+MORE_SETTINGS: Mapping[str, type[Settings]] = {
+    "litee data demonstrations": DemonstrationSettings,
+    "litee curate": CurateSettings,
 }
 
 
@@ -164,7 +173,7 @@ def _default(option: _Parameter) -> str:
 
 
 def settings_page() -> str:
-    """docs/settings.md: every setting of a fit and of a study."""
+    """docs/settings.md: every setting of a fit, a study and the other configured commands."""
     study = settings_from_source(ROOT / "src/litee/score/study.py", "StudySettings")
     lines = [
         _NOTE,
@@ -187,6 +196,9 @@ def settings_page() -> str:
         "",
         *_settings_table(study, {}),
     ]
+    for command, kind in MORE_SETTINGS.items():
+        lines += ["", f"## Settings of `{command}`", ""]
+        lines += _settings_table(kind, _flags(command, kind))
     return "\n".join(lines) + "\n"
 
 
@@ -207,11 +219,12 @@ def settings_from_source(file: Path, name: str) -> type[Settings]:
     return found
 
 
-def _flags() -> dict[str, str]:
-    """Setting → its flag of `litee fit`."""
-    names = {p.name: p.opts[0] for p in commands()["litee fit"].params}
-    names["backbones"] = names.get("backbone", "")
-    return {name: flag for name, flag in names.items() if name in FitSettings.model_fields}
+def _flags(command: str = "litee fit", kind: type[Settings] = FitSettings) -> dict[str, str]:
+    """Setting → its flag of a command; a flag given several times has the singular's name."""
+    names = {p.name: p.opts[0] for p in commands()[command].params}
+    singular = {"backbones": "backbone", "quotas": "quota"}
+    names |= {name: names[one] for name, one in singular.items() if one in names}
+    return {name: flag for name, flag in names.items() if name in kind.model_fields}
 
 
 def _settings_table(kind: type[Settings], flags: Mapping[str, str]) -> list[str]:
@@ -256,7 +269,12 @@ def _kind(annotation: object) -> str:
         return f"list of {_kind(parts[0])}"
     if origin is dict:
         return f"`name: {'value' if parts[1] is object else _kind(parts[1])}` lines"
-    words: dict[object, str] = {str: "text", int: "whole number", float: "number"}
+    words: dict[object, str] = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+    }
     return words[annotation]
 
 
