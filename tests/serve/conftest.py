@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from litee.records import Pair
+from litee.serve.ballots import ActIn
+from litee.serve.campaign import Campaign
+from litee.serve.hardening import Rate
+from litee.serve.links import Links
+from litee.serve.vote_app import voting_app
+from litee.serve.vote_server import listen
+from litee.serve.vote_settings import VoteSettings
 
 
 def make_pairs(count: int, systems: tuple[str, ...] = ("zebra-7b", "yak-13b")) -> list[Pair]:
@@ -33,11 +43,8 @@ def pairs() -> Callable[..., list[Pair]]:
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> Iterator[Callable[..., object]]:
+def campaign(tmp_path: Path) -> Iterator[Callable[..., Campaign]]:
     """Open campaigns by settings; all are closed at the end."""
-    from litee.serve.campaign import Campaign
-    from litee.serve.vote_settings import VoteSettings
-
     opened = []
 
     def make(count: int = 6, *, where: str = "", **settings: object) -> Campaign:
@@ -55,13 +62,56 @@ def campaign(tmp_path: Path) -> Iterator[Callable[..., object]]:
 @pytest.fixture
 def act() -> Callable[..., object]:
     """Do something with the first sheet of a person's tray, at the revision that is due."""
-    from litee.serve.ballots import ActIn
 
     def do(campaign, person, choice="left", **changes):
-        tray = asyncio.run(campaign.tray(person.number))
+        tray = campaign.act_now(person.number)
         sheet = tray.sheets[0]
         values = {"ballot": sheet.ballot, "revision": sheet.revision + 1, "choice": choice}
         sent = ActIn.model_validate({**values, **changes})
-        return asyncio.run(campaign.act(person.number, [sent])), sheet, sent
+        return campaign.act_now(person.number, [sent]), sheet, sent
 
     return do
+
+
+@dataclass
+class Served:
+    """A campaign on a free port, with the links of its people."""
+
+    campaign: Campaign
+    links: Links
+    url: str
+
+    def link(self, name: str) -> str:
+        return f"{self.url}/join/{self.links.person_token(self.campaign.person(name))}"
+
+    @property
+    def owner(self) -> str:
+        return f"{self.url}/owner/join/{self.links.owner_token()}"
+
+
+@contextmanager
+def serving(campaign: Campaign) -> Iterator[Served]:
+    """Serve a campaign from a thread until the block ends."""
+    links = Links(b"a key for tests only")
+    sock = listen("127.0.0.1", 0)
+    app = voting_app(campaign, links, Rate(per_second=10_000, burst=10_000))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        yield Served(campaign, links, f"http://127.0.0.1:{sock.getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join()
+        sock.close()
+
+
+@pytest.fixture
+def served(campaign) -> Iterator[Callable[..., Served]]:
+    """Open campaigns by settings, each on a port of its own."""
+    with ExitStack() as stack:
+
+        def make(count: int = 6, **settings: object) -> Served:
+            return stack.enter_context(serving(campaign(count, **settings)))
+
+        yield make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 
 import pytest
@@ -46,10 +45,10 @@ def test_the_same_act_counts_once_and_another_one_is_a_conflict(campaign, act):
     c = campaign()
     person = c.person("Ana")
     _, _, sent = act(c, person, "left")
-    again = asyncio.run(c.act(person.number, [sent, sent]))
+    again = c.act_now(person.number, [sent, sent])
     assert [a.status for a in again.acks] == ["again", "again"]
     other = sent.model_copy(update={"choice": "right"})
-    assert asyncio.run(c.act(person.number, [other])).acks[0].status == "conflict"
+    assert c.act_now(person.number, [other]).acks[0].status == "conflict"
     with c.reader.connect() as connection:
         assert len(list(votes_store.acts(connection))) == 1
 
@@ -57,22 +56,22 @@ def test_the_same_act_counts_once_and_another_one_is_a_conflict(campaign, act):
 def test_a_ballot_of_somebody_else_or_of_nobody_is_refused(campaign, act):
     c = campaign()
     ana, ben = c.person("Ana"), c.person("Ben")
-    tray = asyncio.run(c.tray(ana.number))
+    tray = c.act_now(ana.number)
     sent = ActIn(ballot=tray.sheets[0].ballot, revision=1, choice="left")
-    assert asyncio.run(c.act(ben.number, [sent])).acks[0].status == "refused"
+    assert c.act_now(ben.number, [sent]).acks[0].status == "refused"
     sent = ActIn(ballot="nothing-here", revision=1, choice="left")
-    assert asyncio.run(c.act(ben.number, [sent])).acks[0].status == "refused"
+    assert c.act_now(ben.number, [sent]).acks[0].status == "refused"
 
 
 @pytest.mark.parametrize(("act_name", "revision"), [("undo", 1), ("vote", 2), ("vote", 7)])
 def test_acts_out_of_order_are_refused(campaign, act_name, revision):
     c = campaign()
     ana = c.person("Ana")
-    sheet = asyncio.run(c.tray(ana.number)).sheets[0]
+    sheet = c.act_now(ana.number).sheets[0]
     values = {"ballot": sheet.ballot, "revision": revision, "act": act_name}
     if act_name == "vote":
         values["choice"] = "tie"
-    ack = asyncio.run(c.act(ana.number, [ActIn.model_validate(values)])).acks[0]
+    ack = c.act_now(ana.number, [ActIn.model_validate(values)]).acks[0]
     assert ack.status == "refused"
 
 
@@ -81,7 +80,7 @@ def test_undo_brings_the_ballot_back_first_and_keeps_the_trail(campaign, act, tm
     ana = c.person("Ana")
     _, sheet, _sent = act(c, ana, "left")
     undo = ActIn(ballot=sheet.ballot, revision=2, act="undo")
-    tray = asyncio.run(c.act(ana.number, [undo]))
+    tray = c.act_now(ana.number, [undo])
     assert tray.acks[0].status == "saved"
     assert tray.sheets[0].ballot == sheet.ballot
     assert tray.sheets[0].revision == 2
@@ -99,7 +98,7 @@ def test_what_is_no_vote_is_counted_by_reason(campaign, act, tmp_path):
     ana, ben = c.person("Ana"), c.person("Ben")
     act(c, ana, None, act="skip")
     _, sheet, _ = act(c, ana, "left")
-    asyncio.run(c.act(ana.number, [ActIn(ballot=sheet.ballot, revision=2, act="undo")]))
+    c.act_now(ana.number, [ActIn(ballot=sheet.ballot, revision=2, act="undo")])
     act(c, ben, "right")
     c.change_person(ben.number, excluded=True)
     with pytest.raises(InputError, match="no usable vote"):
@@ -120,7 +119,7 @@ def test_k_people_see_each_pair_once(campaign, act):
     seen = []
     for name in ("Ana", "Ben", "Eva"):
         person = c.person(name)
-        while asyncio.run(c.tray(person.number)).sheets:
+        while c.act_now(person.number).sheets:
             _, sheet, _ = act(c, person, "tie")
             seen.append((person.name, c.desk.ballots[sheet.ballot].pair))
     assert len(seen) == len(set(seen)) == 10
@@ -130,12 +129,12 @@ def test_k_people_see_each_pair_once(campaign, act):
 def test_a_pair_that_waits_too_long_is_asked_of_another(campaign):
     c = campaign(1, hold_minutes=0.5)
     ana, ben = c.person("Ana"), c.person("Ben")
-    assert asyncio.run(c.tray(ana.number)).sheets
-    assert not asyncio.run(c.tray(ben.number)).sheets
+    assert c.act_now(ana.number).sheets
+    assert not c.act_now(ben.number).sheets
     ballot = next(iter(c.desk.ballots.values()))
     ballot.at -= 100
     c.desk._swept = 0.0
-    assert asyncio.run(c.tray(ben.number)).sheets
+    assert c.act_now(ben.number).sheets
 
 
 def test_repeats_show_the_other_side_and_checks_are_not_exported(campaign, act, tmp_path):
@@ -143,7 +142,7 @@ def test_repeats_show_the_other_side_and_checks_are_not_exported(campaign, act, 
     c = campaign(40, repeats=0.3, checks=0.3)
     c.add_pairs([], checks=[check])
     ana = c.person("Ana")
-    while asyncio.run(c.tray(ana.number)).sheets:
+    while c.act_now(ana.number).sheets:
         act(c, ana, "left")
     shown = c.ballots_of(ana.number)
     purposes = [b.purpose for b in shown]
@@ -167,11 +166,11 @@ def test_a_reopened_campaign_goes_on_where_it_was(campaign, act, tmp_path):
     c = campaign(6, ahead=2)
     ana = c.person("Ana")
     act(c, ana, "left")
-    before = asyncio.run(c.tray(ana.number))
+    before = c.act_now(ana.number)
     c.close()
     c = campaign(6, ahead=2)
     assert c.person("Ana") == ana
-    assert asyncio.run(c.tray(ana.number)) == before
+    assert c.act_now(ana.number) == before
 
 
 def test_the_same_seed_asks_in_the_same_order(tmp_path, act, pairs):
@@ -201,7 +200,7 @@ def test_the_database_refuses_to_change_votes(campaign, act, tmp_path):
 def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, act, monkeypatch):
     c = campaign()
     ana = c.person("Ana")
-    sheet = asyncio.run(c.tray(ana.number)).sheets[0]
+    sheet = c.act_now(ana.number).sheets[0]
     sent = ActIn(ballot=sheet.ballot, revision=1, choice="left")
 
     def full(*_: object) -> None:
@@ -210,9 +209,9 @@ def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, 
     with monkeypatch.context() as patch:
         patch.setattr(votes_store, "add_ballot", full)
         with pytest.raises(ResourceError, match="disk is full"):
-            asyncio.run(c.act(ana.number, [sent]))
+            c.act_now(ana.number, [sent])
     assert c.desk.ballots[sheet.ballot].act is None
-    assert asyncio.run(c.act(ana.number, [sent])).acks[0].status == "saved"
+    assert c.act_now(ana.number, [sent]).acks[0].status == "saved"
 
 
 def test_a_newer_or_a_foreign_database_is_refused(tmp_path):

@@ -6,7 +6,7 @@ Knows nothing of HTTP, links and pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -206,20 +206,23 @@ class Campaign:
 
     # -- voting ----------------------------------------------------------------------------------
 
-    async def tray(self, person: int) -> Tray:
-        """What a person is to judge next; asking again gives the same."""
-        return await self.act(person, ())
-
-    async def act(self, person: int, acts: Sequence[ActIn]) -> Tray:
+    async def act(self, person: int, acts: Sequence[ActIn] = ()) -> Tray:
         """Store what a person did, in order, and hand out what comes next.
 
         Every act gets an `Ack`; one that was stored before is acknowledged again and changes
-        nothing, so a browser may send it as often as it likes.
+        nothing, so a browser may send it as often as it likes. Without acts it is asking what comes
+        next; asking again gives the same.
 
         Raises:
             ResourceError: nothing was stored; send it again.
         """
+        return await self._committer.do(self._acting(person, acts))
 
+    def act_now(self, person: int, acts: Sequence[ActIn] = ()) -> Tray:
+        """As `act`, outside an event loop."""
+        return self._committer.run(self._acting(person, acts))
+
+    def _acting(self, person: int, acts: Sequence[ActIn]) -> Callable[[sa.Connection], Tray]:
         def work(connection: sa.Connection) -> Tray:
             now = time.time()
             acks = tuple(self._one(connection, person, act, now) for act in acts)
@@ -234,7 +237,7 @@ class Campaign:
             sheets = tuple(sheet_of(self.desk.questions[b.pair], b) for b in waiting)
             return Tray(sheets, self.desk.progress(person, now), acks)
 
-        return await self._committer.do(work)
+        return work
 
     def _one(self, connection: sa.Connection, person: int, act: ActIn, now: float) -> Ack:
         ballot = self.desk.ballots.get(act.ballot)

@@ -76,9 +76,9 @@ class OwnerRoutes:
     async def add_people(self, request: Request) -> Response:
         """Make links for new people, one name per line or comma."""
         session = self.page.session(request, owner=True)
-        form = await request.form(max_files=0, max_fields=10)
-        self.page.check_form(request, session, str(form.get("form_token", "")))
-        names = str(form.get("names", "")).replace(",", "\n").splitlines()
+        async with request.form(max_files=0, max_fields=10) as form:
+            self.page.check_form(request, session, str(form.get("form_token", "")))
+            names = str(form.get("names", "")).replace(",", "\n").splitlines()
         wanted = [name for name in names if name.strip()][:500]
         if not wanted:
             raise InputError("no name was given", fix="write one name per line")
@@ -89,9 +89,9 @@ class OwnerRoutes:
     async def change(self, request: Request, number: Number) -> Response:
         """Exclude a person, take them in again, or renew their link."""
         session = self.page.session(request, owner=True)
-        form = await request.form(max_files=0, max_fields=10)
-        self.page.check_form(request, session, str(form.get("form_token", "")))
-        action = str(form.get("action", ""))
+        async with request.form(max_files=0, max_fields=10) as form:
+            self.page.check_form(request, session, str(form.get("form_token", "")))
+            action = str(form.get("action", ""))
         changes = {
             "exclude": {"excluded": True},
             "include": {"excluded": False},
@@ -105,15 +105,14 @@ class OwnerRoutes:
     async def take_in(self, request: Request) -> Response:
         """Add a file's pairs and votes."""
         session = self.page.session(request, owner=True)
-        form = await request.form(
-            max_files=1, max_fields=5, max_part_size=self.page.settings.upload_mb * 1_000_000
-        )
-        self.page.check_form(request, session, str(form.get("form_token", "")))
-        file = form.get("file")
-        if not isinstance(file, UploadFile) or not file.filename:
-            raise RefusedError(422, "No file was chosen", "Choose a file, then send it.")
-        data = await file.read()
-        found = await asyncio.to_thread(import_file, self.campaign, file.filename, data)
+        limit = self.page.settings.upload_mb * 1_000_000
+        async with request.form(max_files=1, max_fields=5, max_part_size=limit) as form:
+            self.page.check_form(request, session, str(form.get("form_token", "")))
+            file = form.get("file")
+            if not isinstance(file, UploadFile) or not file.filename:
+                raise RefusedError(422, "No file was chosen", "Choose a file, then send it.")
+            name, data = file.filename, await file.read()
+        found = await asyncio.to_thread(import_file, self.campaign, name, data)
         said = f"Added {found.pairs} pairs and {found.votes} votes"
         if found.known:
             said += f"; {found.known} votes were here already"

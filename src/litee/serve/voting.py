@@ -109,7 +109,7 @@ class VoterRoutes:
         """The page, with the next pair in it."""
         session = self.page.session(request, owner=False)
         person = _person(session)
-        tray = self._out(session, await self.campaign.tray(person.number))
+        tray = self._out(session, await self.campaign.act(person.number))
         progress = tray.progress
         # inside a script element only `<` could end it
         text = tray.model_dump_json().replace("<", "\\u003c")
@@ -131,10 +131,10 @@ class VoterRoutes:
     async def plain(self, request: Request) -> Response:
         """A vote from a browser without script: the form, then the next pair."""
         session = self.page.session(request, owner=False)
-        form = await request.form(max_files=0, max_fields=200)
-        self.page.check_form(request, session, str(form.get("form_token", "")))
         try:
-            act = ActIn.model_validate(_form_act(form))
+            async with request.form(max_files=0, max_fields=200) as form:
+                self.page.check_form(request, session, str(form.get("form_token", "")))
+                act = ActIn.model_validate(_form_act(form))
         except (ValidationError, ValueError) as error:
             fix = "Go back, choose one of the buttons, and try again."
             raise RefusedError(422, "The vote could not be read", fix) from error
@@ -144,7 +144,7 @@ class VoterRoutes:
     async def tray(self, request: Request) -> TrayOut:
         """What is to be judged next; asking again gives the same."""
         session = self.page.session(request, owner=False)
-        return self._out(session, await self.campaign.tray(_person(session).number))
+        return self._out(session, await self.campaign.act(_person(session).number))
 
     async def votes(
         self, request: Request, body: ActsIn, x_litee_form: Annotated[str, Header()] = ""
