@@ -19,6 +19,7 @@ from litee.cli import (
     fit,
     generate,
     index,
+    plan,
     posts,
     predict,
     raft,
@@ -68,6 +69,7 @@ app = typer.Typer(
     help="Turn human votes (A better / B better / tie) into a calibrated judge.",
 )
 app.command()(fit.fit)
+app.command()(plan.plan)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")
