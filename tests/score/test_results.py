@@ -111,3 +111,21 @@ def test_wrong_types_inside_a_file(result, tmp_path):
 def test_result_is_what_its_fields_say():
     receipt = Receipt().to_json()
     assert Result("x", "c", "2026-01-01", receipt, {}).missing_metrics == ()
+
+
+def test_many_figures_become_a_grid(result, tmp_path):
+    few = {f"m{k}.{f}": k / 100 for k in range(40) for f in ("odd", "decisive_accuracy")}
+    few["people.decisive_accuracy"] = 0.75
+    ends = {"m0.decisive_accuracy": (-0.1, 0.1)}
+    write_result(tmp_path, replace(result, metrics=few, intervals=ends, tables={}))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| | decisive_accuracy |\n" in page and "| m0 | 0 [-0.1, 0.1] |" in page
+    assert "| m11 | 0.11 |" in page and "| m12 |" not in page and "| people | 0.75 |" in page
+    assert f"{81 - 13} more figures" in page
+
+
+def test_few_names_with_many_figures_are_columns(result, tmp_path):
+    grid = {f"{s}.f{k}": k for s in ("one", "two") for k in range(40)}
+    write_result(tmp_path, replace(result, metrics=grid, intervals={}, tables={}))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| | one | two |" in page and "| f39 | 39 | 39 |" in page and "more figures" not in page

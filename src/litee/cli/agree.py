@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,59 +25,78 @@ if TYPE_CHECKING:
 
 _READING = "Reading"
 
+#: Rows of a criterion's table of metrics beside raters in a results file.
+_BESIDE = 6
+
 #: Figures in a results file over several human criteria.
 _RESULT_FIGURES = ("spearman_item", "pairwise_accuracy", "pearson_item")
 
 
-def agree(
-    tables: Annotated[
-        list[str],
-        typer.Argument(
-            help="Tables with scores (CSV, TSV, JSON, JSON lines, parquet), joined on their keys; "
-            "with --votes each may be given as NAME=FILE."
-        ),
-    ],
-    *,
-    human: Annotated[
-        str,
-        typer.Option(
-            help="Columns with people's ratings, one per rater, or one of lists. Several criteria: "
-            "'Fluency=f1,f2; Accuracy=a1,a2'."
-        ),
-    ] = "",
-    votes: Annotated[
-        list[str] | None, typer.Option(help="Votes files to compare with, instead of --human.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for agreement.html and .json.")
-    ] = None,
-    metrics: Annotated[str, typer.Option(help="Columns to compare; all numeric ones if empty.")] = (
-        ""
+_Tables = Annotated[
+    list[str],
+    typer.Argument(
+        help="Tables with scores (CSV, TSV, JSON, JSON lines, parquet), joined on their keys; "
+        "with --votes each may be given as NAME=FILE."
     ),
-    lower: Annotated[str, typer.Option(help="Metrics for which less is better.")] = "",
-    prompt: Annotated[
-        str, typer.Option(help="Column that names the prompt.", rich_help_panel=_READING)
-    ] = "prompt",
-    system: Annotated[
-        str, typer.Option(help="Column that names the system.", rich_help_panel=_READING)
-    ] = "system",
-    answer: Annotated[
-        str, typer.Option(help="Column with the answer, for its length.", rich_help_panel=_READING)
-    ] = "answer",
-    format: Annotated[
-        str, typer.Option(help="Layout of the votes files.", rich_help_panel=_READING)
-    ] = "auto",
-    receipts: Annotated[
-        list[Path] | None,
-        typer.Option(help="Receipts of `litee score`: cost per metric.", rich_help_panel=_READING),
-    ] = None,
-    prices: Annotated[str, typer.Option(help="Price per 1,000 rows, e.g. gpt4=12.5.")] = "",
-    title: Annotated[str, typer.Option(help="Title of the page.")] = "Which metric agrees?",
-    result: Annotated[str, typer.Option(help="Also write results/<NAME>.json.")] = "",
-    notes: Annotated[str, typer.Option(help="Notes for the results file.")] = "",
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap over prompts.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+]
+_Human = Annotated[
+    str,
+    typer.Option(
+        help="Columns with people's ratings, one per rater, or one of lists. Several criteria: "
+        "'Fluency=f1,f2; Accuracy=a1,a2'."
+    ),
+]
+_Votes = Annotated[
+    list[str] | None, typer.Option(help="Votes files to compare with, instead of --human.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder for agreement.html and .json.")
+]
+_Metrics = Annotated[str, typer.Option(help="Columns to compare; all numeric ones if empty.")]
+_Lower = Annotated[str, typer.Option(help="Metrics for which less is better.")]
+_Prompt = Annotated[
+    str, typer.Option(help="Column that names the prompt.", rich_help_panel=_READING)
+]
+_System = Annotated[
+    str, typer.Option(help="Column that names the system.", rich_help_panel=_READING)
+]
+_Answer = Annotated[
+    str, typer.Option(help="Column with the answer, for its length.", rich_help_panel=_READING)
+]
+_Format = Annotated[str, typer.Option(help="Layout of the votes files.", rich_help_panel=_READING)]
+_Receipts = Annotated[
+    list[Path] | None,
+    typer.Option(help="Receipts of `litee score`: cost per metric.", rich_help_panel=_READING),
+]
+_Prices = Annotated[str, typer.Option(help="Price per 1,000 rows, e.g. gpt4=12.5.")]
+_Title = Annotated[str, typer.Option(help="Title of the page.")]
+_Result = Annotated[str, typer.Option(help="Also write results/<NAME>.json.")]
+_Notes = Annotated[str, typer.Option(help="Notes for the results file.")]
+_Resamples = Annotated[int, typer.Option(help="Of the bootstrap over prompts.")]
+_Seed = Annotated[int, typer.Option(help="Of the bootstrap.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def agree(
+    tables: _Tables,
+    *,
+    human: _Human = "",
+    votes: _Votes = None,
+    out: _Out = None,
+    metrics: _Metrics = "",
+    lower: _Lower = "",
+    prompt: _Prompt = "prompt",
+    system: _System = "system",
+    answer: _Answer = "answer",
+    format: _Format = "auto",
+    receipts: _Receipts = None,
+    prices: _Prices = "",
+    title: _Title = "Which metric agrees?",
+    result: _Result = "",
+    notes: _Notes = "",
+    resamples: _Resamples = 1000,
+    seed: _Seed = 0,
+    as_json: _AsJson = False,
 ) -> None:
     """Compare metrics with human ratings or votes: accuracy, kappa, correlations, intervals."""
     from litee.score.score_table import Keys
@@ -90,10 +110,11 @@ def agree(
     if votes:
         found = {"": _with_votes(tables, votes, choice, format=format, title=title, draws=draws)}
     else:
+        keys = Keys(prompt, system, answer, (), _all_columns(human))
         found = {
             name: _with_ratings(
                 tables,
-                Keys(prompt, system, answer, columns, _all_columns(human)),
+                replace(keys, human=columns),
                 choice,
                 title=f"{title} {name}".strip(),
                 draws=draws,
@@ -110,17 +131,16 @@ def agree(
         receipt = _receipt(time.monotonic() - started, seed, rows.inputs)
         _write_result(studies, result, command, receipt, notes)
     if as_json:
-        shown = [study.to_json() for study in studies.values()]
-        typer.echo(
-            json.dumps(
-                shown if len(shown) > 1 else shown[0],
-                indent=2,
-                ensure_ascii=False,
-                allow_nan=False,
-            )
-        )
-        return
-    _print(studies, rows, out)
+        _print_json(studies)
+    else:
+        _print(studies, rows, out)
+
+
+def _print_json(studies: Mapping[str, AgreementStudy]) -> None:
+    """One object, or a list when there are several criteria."""
+    shown = [study.to_json() for study in studies.values()]
+    whole: Json = shown if len(shown) > 1 else shown[0]
+    typer.echo(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _print(studies: Mapping[str, AgreementStudy], rows: Joined, out: Path | None) -> None:
@@ -265,10 +285,16 @@ def _write_result(
         values, by_figure = mean_over(studies, _RESULT_FIGURES)
         tables |= {f"{figure} by criterion": rows for figure, rows in by_figure.items()}
         tables["reliability"] = {key: s.reliability_json() for key, s in studies.items()}
+        tables |= {
+            f"against the other raters: {key}": s.beside_json()[:_BESIDE]
+            for key, s in studies.items()
+            if s.beside
+        }
     else:
         values, intervals = study.flat()
         tables["comparisons"] = [comparison_json(c) for c in study.comparisons]
         tables["reliability"] = study.reliability_json()
+        tables["against the other raters"] = study.beside_json()
     result = new_result(
         name, command, receipt, values, intervals=intervals, tables=tables, notes=notes
     )

@@ -57,6 +57,23 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "hardening": ("faults", "corrupted_loaded", "fuzz_inputs", "crashes"),
 }
 
+#: More metrics than this become a grid.
+_MANY = 60
+
+#: Rows of a table beyond which it stays in the JSON.
+_LONGEST = 30
+
+#: Rows and columns of a grid at most, and the figures and rows that are always in it.
+_ROWS, _COLUMNS = 12, 5
+_FIRST = (
+    "decisive_accuracy",
+    "pairwise_accuracy",
+    "spearman_item",
+    "pearson_item",
+    "spearman_system",
+)
+_ALWAYS = frozenset({"length", "people", "chance"})
+
 _KEYS = ("name", "command", "date", "receipt", "metrics", "intervals", "tables", "notes")
 _HEAD = """# Results
 
@@ -207,13 +224,8 @@ def _section(result: Result) -> str:
         f"{result.date}; {seconds:,.0f} s on {receipt.get('device') or 'an unnamed device'}, "
         f"peak memory {cast('float', receipt['peak_rss_mb']):,.0f} MB, seed {receipt['seed']}.",
         "",
-        "| metric | value | 95 % interval |",
-        "|---|--:|--:|",
+        *_metrics(result),
     ]
-    for key, value in result.metrics.items():
-        ends = result.intervals.get(key)
-        shown = f"{_number(ends[0])} to {_number(ends[1])}" if ends else ""
-        lines.append(f"| {_cell(key)} | {_number(value)} | {shown} |")
     for title, table in result.tables.items():
         lines += _table(title, table)
     if result.missing_metrics:
@@ -223,9 +235,69 @@ def _section(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _metrics(result: Result) -> list[str]:
+    """One row per metric; many metrics of the form `row.figure` as a grid of the first rows."""
+    grid = _Grid.of(result) if len(result.metrics) > _MANY else None
+    if grid is not None:
+        return grid.lines(result)
+    lines = ["| metric | value | 95 % interval |", "|---|--:|--:|"]
+    for key, value in result.metrics.items():
+        ends = result.intervals.get(key)
+        shown = f"{_number(ends[0])} to {_number(ends[1])}" if ends else ""
+        lines.append(f"| {_cell(key)} | {_number(value)} | {shown} |")
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Names and figures of metrics called `name.figure`, each in order of appearance."""
+
+    names: tuple[str, ...]
+    figures: tuple[str, ...]
+
+    @classmethod
+    def of(cls, result: Result) -> _Grid | None:
+        """None unless most metrics are of that form and the grid is wide enough to pay."""
+        parts = [key.rpartition(".") for key in result.metrics if "." in key]
+        names = tuple(dict.fromkeys(name for name, _, _ in parts))
+        figures = tuple(dict.fromkeys(figure for _, _, figure in parts))
+        if len(parts) < 0.9 * len(result.metrics) or len(names) < 2:
+            return None
+        return cls(names, figures)
+
+    def lines(self, result: Result) -> list[str]:
+        """Names as columns when they are few, else the first names with the first figures."""
+        if len(self.names) <= _COLUMNS:
+            rows, columns = self.figures, self.names
+            keys = [[f"{name}.{figure}" for name in columns] for figure in rows]
+        else:
+            known = [f for f in _FIRST if f in self.figures]
+            columns = tuple(known or self.figures[:_COLUMNS])
+            last = [name for name in self.names[_ROWS:] if name in _ALWAYS]
+            rows = (*self.names[:_ROWS], *last)
+            keys = [[f"{name}.{figure}" for figure in columns] for name in rows]
+        lines = ["| | " + " | ".join(map(_cell, columns)) + " |", "|---|" + "--:|" * len(columns)]
+        for row, line in zip(rows, keys, strict=True):
+            cells = [_with_interval(result, key) for key in line]
+            lines.append(f"| {_cell(row)} | " + " | ".join(cells) + " |")
+        left = len(result.metrics) - sum(key in result.metrics for line in keys for key in line)
+        where = f"[{result.name}.json]({result.name}.json)"
+        if left:
+            lines += ["", f"{left:,} more figures, with all intervals, are in {where}."]
+        return lines
+
+
+def _with_interval(result: Result, key: str) -> str:
+    if key not in result.metrics:
+        return ""
+    ends = result.intervals.get(key)
+    shown = f" [{_number(ends[0])}, {_number(ends[1])}]" if ends else ""
+    return _number(result.metrics[key]) + shown
+
+
 def _table(title: str, table: Json) -> list[str]:
     """A list of flat records with the same keys as Markdown; anything else stays in the JSON."""
-    if not isinstance(table, Sequence) or isinstance(table, str) or not 0 < len(table) <= 60:
+    if not isinstance(table, Sequence) or isinstance(table, str) or not 0 < len(table) <= _LONGEST:
         return []
     first = table[0]
     if not isinstance(first, Mapping):
