@@ -73,77 +73,79 @@ class Community:
         return self.requests.count(path)
 
 
+class _Handler(BaseHTTPRequestHandler):
+    community: Community
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urlsplit(self.path).path
+        self.community.requests.append(path)
+        if not self._fails(path):
+            token = {"access_token": "t", "token_type": "bearer", "expires_in": 3600}
+            self._send(200, {**token, "scope": "*"})
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        path, query = parts.path.rstrip("/"), parse_qs(parts.query)
+        self.community.requests.append(path)
+        if self._fails(path):
+            return
+        steps = path.strip("/").split("/")
+        if steps[0] == "r" and len(steps) == 3 and steps[1] in self.community.posts:
+            self._send(200, self._page(self.community.posts[steps[1]], query))
+        elif steps[0] == "comments":
+            every = [p for posts in self.community.posts.values() for p in posts]
+            found = next(p for p in every if p["id"] == steps[1])
+            said = [("t1", c) for c in self.community.comments.get(steps[1], ())]
+            self._send(200, [listing([("t3", found)]), listing(said)])
+        else:
+            self._send(404, {"message": "Not Found", "error": 404})
+
+    def _page(self, posts: Sequence[dict], query: Mapping[str, list[str]]) -> dict:
+        names = [p["name"] for p in posts]
+        start = names.index(query["after"][0]) + 1 if "after" in query else 0
+        size = min(self.community.page, int(query.get("limit", ["100"])[0]))
+        part = posts[start : start + size]
+        more = start + size < len(posts)
+        return listing([("t3", p) for p in part], part[-1]["name"] if part and more else None)
+
+    def _fails(self, path: str) -> bool:
+        waiting = self.community.failures.get(path.rstrip("/"), [])
+        if not waiting:
+            return False
+        status = waiting.pop(0)
+        if status is None:
+            self.close_connection = True
+            self.connection.close()
+        else:
+            self._send(status, {"error": status}, {"Retry-After": "7"})
+        return True
+
+    def _send(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "x-ratelimit-remaining": "500",
+            "x-ratelimit-used": "1",
+            "x-ratelimit-reset": "300",
+            **(headers or {}),
+        }.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @contextmanager
 def serve(community: Community) -> Iterator[str]:
     """The address of a server that runs until the block ends."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = urlsplit(self.path).path
-            community.requests.append(path)
-            if not self._fails(path):
-                token = {"access_token": "t", "token_type": "bearer", "expires_in": 3600}
-                self._send(200, {**token, "scope": "*"})
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            path, query = parts.path.rstrip("/"), parse_qs(parts.query)
-            community.requests.append(path)
-            if self._fails(path):
-                return
-            steps = path.strip("/").split("/")
-            if steps[0] == "r" and len(steps) == 3 and steps[1] in community.posts:
-                self._send(200, self._page(community.posts[steps[1]], query))
-            elif steps[0] == "comments":
-                every = [p for posts in community.posts.values() for p in posts]
-                found = next(p for p in every if p["id"] == steps[1])
-                said = [("t1", c) for c in community.comments.get(steps[1], ())]
-                self._send(200, [listing([("t3", found)]), listing(said)])
-            else:
-                self._send(404, {"message": "Not Found", "error": 404})
-
-        def _page(self, posts: Sequence[dict], query: Mapping[str, list[str]]) -> dict:
-            names = [p["name"] for p in posts]
-            start = names.index(query["after"][0]) + 1 if "after" in query else 0
-            size = min(community.page, int(query.get("limit", ["100"])[0]))
-            part = posts[start : start + size]
-            more = start + size < len(posts)
-            return listing([("t3", p) for p in part], part[-1]["name"] if part and more else None)
-
-        def _fails(self, path: str) -> bool:
-            waiting = community.failures.get(path.rstrip("/"), [])
-            if not waiting:
-                return False
-            status = waiting.pop(0)
-            if status is None:
-                self.close_connection = True
-                self.connection.close()
-            else:
-                self._send(status, {"error": status}, {"Retry-After": "7"})
-            return True
-
-        def _send(self, status: int, value: object, headers: Mapping[str, str] = {}) -> None:  # noqa: B006
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            for name, text in {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(body)),
-                "x-ratelimit-remaining": "500",
-                "x-ratelimit-used": "1",
-                "x-ratelimit-reset": "300",
-                **headers,
-            }.items():
-                self.send_header(name, text)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"community": community})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

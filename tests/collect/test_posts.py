@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("py3langid")
-
 from litee.collect.gathering import Tally
 from litee.collect.posts import Comment, Post, PostsSettings, read_posts, write_posts
 from litee.collect.posts_dump import read_dumps

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from reddit_server import Community, comment, serve, submission
 
-pytest.importorskip("praw")
-
 from litee.collect.gathering import Tally
 from litee.collect.posts import PostsSettings
 from litee.collect.reddit_api import Fetcher, Journal, open_reddit
