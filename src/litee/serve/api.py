@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import ASGIApp
 
-from litee.serve.api_errors import ApiError, install_handlers
+from litee.serve.api_errors import REFUSALS, ApiError, install_handlers
 from litee.serve.api_models import (
     BestOfRequest,
     BestOfResponse,
@@ -57,6 +57,7 @@ def _routes(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=REFUSALS,
     )
     install_handlers(app)
     _add_chat(app, service)

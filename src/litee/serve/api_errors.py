@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from litee.errors import LiteeError
@@ -22,6 +23,37 @@ _logger = logging.getLogger("litee.serve")
 
 #: How much of a value an error may show.
 _SHOWN = 200
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """An error as OpenAI writes it."""
+
+    error: ErrorBody
+
+
+#: For the OpenAPI document: every route may refuse in these ways.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": words}
+    for status, words in {
+        400: "The request makes no sense.",
+        401: "No or wrong key.",
+        404: "No such model, route or judge.",
+        405: "Another method is meant.",
+        413: "The body is too large.",
+        421: "The server is not known by that name.",
+        429: "Too many requests.",
+        500: "The server failed.",
+    }.items()
+}
 
 
 class ApiError(Exception):

@@ -214,7 +214,9 @@ class Gate:
         holder = self.keys.holder(headers.get("authorization", ""))
         if holder is None:
             if self.settings.requests_per_minute and not self.rate.allows(f"refused {address}"):
-                raise ApiError(429, "too many wrong keys", code="rate_limit_exceeded")
+                raise ApiError(
+                    429, "too many wrong keys", code="rate_limit_exceeded", retry_after=1
+                )
             raise ApiError(
                 401, "no or wrong key: send Authorization: Bearer KEY", code="invalid_api_key"
             )
