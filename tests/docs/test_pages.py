@@ -86,12 +86,13 @@ def test_every_command_and_option_is_on_the_page():
 def test_settings_page_has_every_setting_with_its_default():
     from litee.score.study import StudySettings
 
-    rows = {
-        line.split("|")[1].strip().strip("`"): line
-        for line in _generate().settings_page().splitlines()
-        if line.startswith("| `")
-    }
-    assert set(FitSettings.model_fields) | set(StudySettings.model_fields) == set(rows)
+    generate = _generate()
+    rows: dict[str, str] = {}
+    for line in generate.settings_page().splitlines():
+        if line.startswith("| `"):
+            rows.setdefault(line.split("|")[1].strip().strip("`"), line)
+    kinds = (FitSettings, StudySettings, *generate.MORE_SETTINGS.values())
+    assert {name for kind in kinds for name in kind.model_fields} == set(rows)
     assert rows["max_tokens"].split(" | ")[1:4] == ["`1024`", "whole number ≥ 8", "`--max-tokens`"]
     assert rows["template"].split(" | ")[2] == "`auto`, `chat`, `plain`"
     assert rows["depth"].split(" | ")[2].endswith(" or `auto`")
