@@ -48,8 +48,8 @@ class SplitSettings:
     backbone: str = "smollm2-135m-instruct"
     train: int = 1000
     votes_per_pair: int = 2
-    valid: int = 200
-    max_tokens: int = 288
+    valid: int = 160
+    max_tokens: int = 240
     per_prompt: int = 40
     seed: int = 0
 

@@ -70,9 +70,9 @@ def test_left_out_pairs_are_counted_by_reason() -> None:
     empty = Pair("empty", ("Tell me everything about rivers",), (" ",), ("",))
     pool.append(VotedPair(empty, (0.0, 0.0, 1.0), 1, (Outcome.TIE,), ("r",)))
     counts = [10] * len(pool)
-    counts[0] = 289
+    counts[0] = 241
     train, valid, left_out = choose(pool, counts, _settings(per_prompt=4, train=12))
-    assert left_out["more than 288 tokens"] == 1
+    assert left_out["more than 240 tokens"] == 1
     assert left_out["no answer"] == 1
     assert left_out["enough pairs of its prompt"] == 7  # one of each prompt but the one above
     assert 0 not in train + valid
