@@ -10,6 +10,7 @@ from litee.cli import (
     agree,
     audit,
     chat,
+    compare,
     curate,
     data,
     demonstrations,
@@ -81,6 +82,7 @@ app.add_typer(raft.app, name="raft")
 app.command()(score.score)
 app.command()(agree.agree)
 app.command()(rank.rank)
+app.command()(compare.compare)
 app.command()(audit.audit)
 app.command()(study.study)
 app.add_typer(tune.app, name="tune")
