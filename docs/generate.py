@@ -25,6 +25,7 @@ from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.config import FitSettings, Settings
 from litee.curate.settings import CurateSettings
 from litee.rundir import write_text
+from litee.score.llm_judge_settings import LlmJudgeSettings
 from litee.score.results import Result, read_result, render_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +74,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
 MORE_SETTINGS: Mapping[str, type[Settings]] = {
     "litee data demonstrations": DemonstrationSettings,
     "litee curate": CurateSettings,
+    "litee score": LlmJudgeSettings,
 }
 
 
@@ -274,6 +276,7 @@ def _kind(annotation: object) -> str:
         int: "whole number",
         float: "number",
         bool: "true or false",
+        types.NoneType: "null",
     }
     return words[annotation]
 
