@@ -24,6 +24,7 @@ from litee.cli import app
 from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.config import FitSettings, Settings
 from litee.curate.settings import CurateSettings
+from litee.finetune.chat_settings import DpoSettings, OnlineSettings, SftSettings
 from litee.rundir import write_text
 from litee.score.llm_judge_settings import LlmJudgeSettings
 from litee.score.results import Result, read_result, render_results
@@ -75,6 +76,9 @@ MORE_SETTINGS: Mapping[str, type[Settings]] = {
     "litee data demonstrations": DemonstrationSettings,
     "litee curate": CurateSettings,
     "litee score": LlmJudgeSettings,
+    "litee tune sft": SftSettings,
+    "litee tune dpo": DpoSettings,
+    "litee tune grpo": OnlineSettings,
 }
 
 
