@@ -15,7 +15,7 @@ from rich.table import Table
 
 from litee.records import Dropped, Score
 from litee.rundir import write_text
-from litee.score.agreement_study import AgreementStudy, BesideRater
+from litee.score.agreement_study import AgreementStudy, BesideRater, MetricAgreement
 from litee.score.beside_raters import RATER
 from litee.score.figures import Plot, whiskers
 from litee.score.page import by_name, in_percent, inline, render
@@ -32,9 +32,18 @@ MAIN: Columns = (
     ("spearman_system", "Spearman, systems", False),
 )
 
+#: The same with votes, where people are compared with a metric that decides.
+MAIN_VOTES: Columns = (
+    ("decisive_accuracy", "Decisive, %", True),
+    ("both_decisive_accuracy", "Both decisive, %", True),
+    *MAIN[1:3],
+    MAIN[4],
+)
+
 #: Headings of the main table in the terminal.
 _SHORT = {
     "decisive_accuracy": "decisive %",
+    "both_decisive_accuracy": "both dec.",
     "pairwise_accuracy": "three-way",
     "length_balanced": "balanced",
     "spearman_item": "ρ item",
@@ -89,7 +98,8 @@ GROUPS: tuple[tuple[str, Columns], ...] = (
 PLOTTED = 30
 
 _SHARES = {key for _, columns in GROUPS for key, _, share in columns if share}
-_HEADINGS = {key: name.removesuffix(", %") for key, name, _ in MAIN}
+_HEADINGS = {key: name.removesuffix(", %") for key, name, _ in (*MAIN, *MAIN_VOTES)}
+_IN_WORDS = {"spearman_item": "Spearman correlation over the answers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,12 @@ def render_page(page: PageInput) -> str:
         s=study,
         headline=headline(study),
         cautions=(*cautions(study), *page.notes),
-        main=_with_values(MAIN, study),
-        groups=[(name, _with_values(columns, study)) for name, columns in GROUPS],
+        main=_main(study),
+        people=_people(study),
+        people_known=[key for key, x in _people(study).items() if x.value is not None],
+        groups=[
+            (name, shown) for name, columns in GROUPS if (shown := _with_values(columns, study))
+        ],
         plots=inline(plots(study)),
         shown=min(PLOTTED, len(study.metrics)),
         near=near,
@@ -144,6 +158,22 @@ def render_page(page: PageInput) -> str:
         ],
         command=page.command,
     )
+
+
+def _main(study: AgreementStudy) -> Columns:
+    """Columns of the main table."""
+    columns = _with_values(MAIN if study.kind == "ratings" else MAIN_VOTES, study)
+    if len(study.systems) == study.answers:  # one answer each: the items are the systems
+        return tuple(column for column in columns if column[0] != "spearman_system")
+    return columns
+
+
+def _people(study: AgreementStudy) -> Mapping[str, Score]:
+    """People's figures for tables; with votes, theirs are decisive on both sides or not at all."""
+    if study.kind == "ratings":
+        return study.people
+    both = Score(None, reason="people are compared where both votes decide")
+    return {**study.people, "decisive_accuracy": both} if study.people else {}
 
 
 def _with_values(columns: Columns, study: AgreementStudy) -> Columns:
@@ -164,16 +194,27 @@ def headline(study: AgreementStudy) -> str:
     score = best.score(figure)
     if score.value is None:
         return "No metric could be compared: " + score.reason + "."
+    whom = "people" if study.kind == "votes" else "the ratings"
     if figure != "decisive_accuracy":
-        return f"{best.name} agrees best with people: {figure.replace('_', ' ')} {score.value:.2f}."
+        what = _IN_WORDS.get(figure, figure)
+        return f"{best.name} agrees best with {whom}: {what} {score.value:.2f}."
     text = (
-        f"{best.name} agrees best with people: it picks the preferred answer in "
-        f"{in_percent(score)} of the pairs that people decided"
+        f"{best.name} agrees best with {whom}: it picks the preferred answer in "
+        f"{in_percent(score)} of the pairs that {whom} decide{'d' if whom == 'people' else ''}"
     )
-    people = study.people.get(figure)
-    if study.kind == "votes" and people is not None and people.value is not None:
-        text += f"; one person's vote does in {in_percent(people)}"
-    return f"{text}; chance is 50 %.{_beside(study, best.name)}"
+    return f"{text}; chance is 50 %.{_both_decide(study, best)}{_beside(study, best.name)}"
+
+
+def _both_decide(study: AgreementStudy, best: MetricAgreement) -> str:
+    """How the best metric and people do where neither side says tie, as a sentence."""
+    figure = "both_decisive_accuracy"
+    people, metric = study.people.get(figure), best.score(figure)
+    if study.kind != "votes" or people is None or people.value is None or metric.value is None:
+        return ""
+    return (
+        f" Where it also decides, it agrees with a vote in {in_percent(metric)}; two people who "
+        f"both decide agree in {in_percent(people)}."
+    )
 
 
 def _beside(study: AgreementStudy, name: str) -> str:
@@ -190,6 +231,8 @@ def _beside(study: AgreementStudy, name: str) -> str:
 def cautions(study: AgreementStudy) -> tuple[str, ...]:
     """What a reader has to know before believing the figures."""
     found: list[str] = []
+    if not study.pairs:
+        found.append("Every prompt has one answer, so nothing can be compared pair by pair.")
     if study.prompts < 30:
         found.append(
             f"Only {study.prompts} prompts: the intervals are too narrow, and other prompts may "
@@ -242,13 +285,17 @@ def plots(study: AgreementStudy) -> Sequence[Plot | None]:
     names = [m.name for m in study.metrics[:PLOTTED]]
     best = names[0] if names else ""
     found: list[Plot | None] = []
+    shown = {key for key, _, _ in _main(study)}
     for figure, label in (
         ("decisive_accuracy", "decisive pairs won (chance 50 %)"),
+        ("both_decisive_accuracy", "agreement where both decide"),
         ("pairwise_accuracy", "three-way agreement"),
         ("spearman_item", "Spearman correlation, items"),
         ("spearman_system", "Spearman correlation, systems"),
     ):
-        people = study.people.get(figure)
+        if figure not in shown:
+            continue
+        people = _people(study).get(figure)
         line = None
         if study.kind == "votes" and people is not None and people.value is not None:
             line = (people.value, "people with each other")
@@ -289,7 +336,7 @@ def agreement_table(study: AgreementStudy) -> Table:
     title = f"{study.votes:,} {what}, {study.pairs:,} pairs, {study.prompts:,} prompts"
     table = Table(title=title, box=box.SIMPLE_HEAD, width=80, padding=0, title_justify="left")
     table.add_column("metric", overflow="ellipsis", no_wrap=True, ratio=1)
-    columns = _with_values(MAIN, study)
+    columns = _main(study)
     for key, _, _ in columns:
         table.add_column(_SHORT[key], justify="right", no_wrap=True)
     for m in study.metrics:
@@ -298,7 +345,7 @@ def agreement_table(study: AgreementStudy) -> Table:
     missing = Score(None, reason="not computed")
     rows: list[tuple[str, Mapping[str, Score], str]] = [("a random verdict", study.chance, "dim")]
     if study.kind == "votes":
-        rows.append(("people with each other", study.people, ""))
+        rows.append(("people with each other", _people(study), ""))
     for row in (study.beside[0], _beside_row(study)) if study.beside else ():
         known = {
             "decisive_accuracy": row.decisive,
