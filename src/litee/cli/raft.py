@@ -274,12 +274,14 @@ def _written(
 
 
 def _writer(base_url: str, model: str) -> Writer:
-    from litee.predict.generation_settings import GenerateSettings
-    from litee.score.llm_judge_settings import LlmJudgeSettings
-    from litee.score.raft_writers import EndpointWriter, LocalWriter
-
     if not base_url:
+        from litee.predict.generation_settings import GenerateSettings
+        from litee.predict.raft_writer import LocalWriter
+
         return LocalWriter(GenerateSettings(backbone=model, max_new_tokens=256))
+    from litee.score.llm_judge_settings import LlmJudgeSettings
+    from litee.score.raft_endpoint import EndpointWriter
+
     values = {"base_url": base_url, "model": model, "temperature": 0.7}
     return EndpointWriter(load_settings(LlmJudgeSettings, None, values))
 

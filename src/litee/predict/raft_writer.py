@@ -1,4 +1,4 @@
-"""Writers of RAFT questions and answers: an OpenAI-compatible endpoint, or a model that runs here.
+"""A writer of RAFT questions and answers: a chat model on this machine.
 
 Knows nothing of chunks, quotes and files.
 """
@@ -6,7 +6,6 @@ Knows nothing of chunks, quotes and files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from litee.encode.raft_writing import Written
 from litee.predict.generation import Engine, Request, write_answers
@@ -15,34 +14,6 @@ from litee.predict.generation_prompts import Prompt
 from litee.predict.generation_sampling import Sampling
 from litee.predict.generation_settings import GenerateSettings
 from litee.records import Message
-from litee.score.endpoint import Endpoint
-from litee.score.llm_judge_settings import LlmJudgeSettings
-
-
-class EndpointWriter:
-    """Asks an endpoint, several prompts at once; a failed one is a reason, not an error.
-
-    Args:
-        settings: `base_url` and `model` must be set.
-    """
-
-    def __init__(self, settings: LlmJudgeSettings) -> None:
-        self.name = f"{settings.model} {settings.temperature} {settings.max_reply_tokens}"
-        self._endpoint = Endpoint(settings)
-        self._threads = settings.concurrency
-
-    def write(self, prompts: Sequence[str]) -> list[Written]:
-        """One text per prompt.
-
-        Raises:
-            ModelError: the endpoint refuses the key or does not know the address or the model.
-        """
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(self._one, prompts))
-
-    def _one(self, prompt: str) -> Written:
-        reply = self._endpoint.chat([{"role": "user", "content": prompt}])
-        return Written(reply.text or "", reply.reason)
 
 
 class LocalWriter:
