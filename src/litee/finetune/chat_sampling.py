@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from litee.finetune.chat_data import ChatEncoder
 from litee.progress import progress
@@ -27,7 +33,8 @@ class Sampling:
         max_tokens: longest answer.
         temperature: 0 takes the likeliest token.
         top_p: nucleus.
-        repetition_penalty: 1 for none.
+        repetition_penalty: 1 for none; of words that the answer has used. The prompt's do not
+            count, for they hold the end of turn, which would then never come.
         batch: answers drawn at once.
         seed: of the draws.
     """
@@ -102,15 +109,22 @@ def _batch(
         temperature=how.temperature if drawn else None,
         top_p=how.top_p if drawn else None,
         top_k=0 if drawn else None,
-        repetition_penalty=how.repetition_penalty,
         pad_token_id=pad,
         eos_token_id=stop,
     )
+    penalties = LogitsProcessorList()
+    if how.repetition_penalty != 1:
+        penalties.append(
+            RepetitionPenaltyLogitsProcessor(how.repetition_penalty, prompt_ignore_length=width)
+        )
     seed = np.random.SeedSequence([how.seed, number]).generate_state(1, np.uint64)[0] >> 1
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(int(seed))
         out = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, generation_config=config
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=penalties,
         )
     return [_read(tokenizer, row[width:].tolist(), stop) for row in out]
 
