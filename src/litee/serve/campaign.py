@@ -93,6 +93,9 @@ class Campaign:
             new: list[Question] = []
             wanted: list[tuple[Pair, Outcome | None]] = [(pair, None) for pair in pairs]
             for pair, expected in [*wanted, *checks]:
+                if "\x00" in pair.id + pair.model_a + pair.model_b + pair.source:
+                    fix = "remove the NUL character from ids and names"
+                    raise InputError(f"the pair {pair.id!r} has an unusable name", fix=fix)
                 if pair.id not in known:
                     number = len(known)
                     kind = "vote" if expected is None else "check"

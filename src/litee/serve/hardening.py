@@ -5,6 +5,7 @@ Pure ASGI, so that nothing is buffered. Knows nothing of votes and people.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection
@@ -36,6 +37,47 @@ class _TooLargeError(Exception):
     """The body grew past its limit while it was read."""
 
 
+@dataclass(slots=True)
+class _Wire:
+    """One request's messages: counts what comes in, adds headers to what goes out.
+
+    Attributes:
+        receive: of the server.
+        send: of the server.
+        limit: bytes that may come in.
+        total: bytes that came in.
+        over: whether that was too much.
+        started: whether an answer was begun.
+    """
+
+    receive: Receive
+    send: Send
+    limit: int
+    total: int = 0
+    over: bool = False
+    started: bool = False
+
+    async def receiving(self) -> Message:
+        """The next message; stops reading past the limit."""
+        message = await self.receive()
+        self.total += len(message.get("body", b""))
+        if self.total > self.limit:
+            self.over = True
+            raise _TooLargeError
+        return message
+
+    async def sending(self, message: Message) -> None:
+        """Pass an answer on, unless it is what the application makes of a body cut off."""
+        if self.over and not self.started:
+            return
+        if message["type"] == "http.response.start":
+            self.started = True
+            found = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                found.setdefault(name, value)
+        await self.send(message)
+
+
 class Hardened:
     """Wraps an application.
 
@@ -64,26 +106,16 @@ class Hardened:
             return
         headers = Headers(scope=scope)
         limit = self.large.get(scope["path"], self.max_body)
-        started = False
-
-        async def sending(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                found = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    found.setdefault(name, value)
-            await send(message)
-
         refusal = self._refusal(headers, limit)
+        wire = _Wire(receive, send, limit)
         if refusal is not None:
-            await refusal(scope, receive, sending)
+            await refusal(scope, receive, wire.sending)
             return
-        try:
-            await self.app(scope, _limited(receive, limit), sending)
-        except _TooLargeError:
-            if not started:
-                await _too_large(limit)(scope, receive, sending)
+        with contextlib.suppress(_TooLargeError):
+            await self.app(scope, wire.receiving, wire.sending)
+        if wire.over and not wire.started:
+            wire.over = False
+            await _too_large(limit)(scope, receive, wire.sending)
 
     def _refusal(self, headers: Headers, limit: int) -> PlainTextResponse | None:
         host = headers.get("host", "")
@@ -99,21 +131,6 @@ class Hardened:
 def _too_large(limit: int) -> PlainTextResponse:
     text = f"That is too much at once: at most {limit:,} bytes.\n"
     return PlainTextResponse(text, 413, headers={"connection": "close"})
-
-
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that stops reading past the limit."""
-    total = 0
-
-    async def receiving() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > limit:
-            raise _TooLargeError
-        return message
-
-    return receiving
 
 
 @dataclass(slots=True)

@@ -117,8 +117,8 @@ class Page:
             RefusedError: the form token or the origin does not fit.
         """
         origin = request.headers.get("origin")
-        allowed = {request.headers.get("host", ""), urlsplit(self.settings.public_url).netloc}
-        foreign = origin is not None and urlsplit(origin).netloc not in allowed
+        allowed = {request.headers.get("host"), urlsplit(self.settings.public_url).netloc or None}
+        foreign = origin is not None and _netloc(origin) not in allowed
         if foreign or not self.links.form_fits(session.token, given):
             fix = "Reload the page and try again; your link still works."
             raise RefusedError(403, "This form is not from your page", fix)
@@ -206,6 +206,14 @@ class Page:
         assert isinstance(error, LiteeError)
         status = 503 if error.exit_code == EXIT_RESOURCE else 400
         return self.refusal(request, status, error.problem, error.fix)
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an origin; "" (which is never allowed) when it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _static_files() -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -21,6 +22,9 @@ from litee.records import Pair, Vote
 from litee.rundir import scratch_dir
 from litee.serve.campaign import Campaign
 from litee.serve.snapshot import Snapshot, take_snapshot
+
+#: Most that a gzipped upload may grow by; text packs to a fifth or a tenth.
+MOST = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +126,39 @@ def import_file(campaign: Campaign, file_name: str, data: bytes) -> Imported:
     Raises:
         InputError: the file cannot be read, or a pair has another content than here.
     """
-    kind = file_kind(Path(file_name[-100:]))
-    packed = ".gz" if file_name.lower().endswith(".gz") else ""
+    kind = file_kind(Path(Path(file_name[-100:]).name))
+    data = _unpacked(data)
     folder = scratch_dir("litee-import-")
     ending = {"database": "db"}.get(kind, kind)
-    path = folder / f"import.{ending}{packed}"
+    path = folder / f"import.{ending}"
     try:
         path.write_bytes(data)
         return _import(campaign, path)
     except InputError as error:
         place = error.place.replace(str(folder) + "/", "")
-        raise InputError(f"{place}: {error.problem}", fix=error.fix) from error
+        problem = f"{place}: {error.problem}" if place else error.problem
+        raise InputError(problem, fix=error.fix) from error
     finally:
         shutil.rmtree(folder)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of a gzipped upload; other data as it is.
+
+    Raises:
+        InputError: broken, or much larger than what was sent.
+    """
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    unpacker = zlib.decompressobj(31)
+    try:
+        found = unpacker.decompress(data, len(data) * MOST + 1)
+    except zlib.error as error:
+        raise InputError(f"broken gzip data: {error}", fix="pack the file again") from error
+    if len(found) > len(data) * MOST:
+        fix = "unpack the file and send it as it is"
+        raise InputError(f"unpacked, the file is over {MOST} times as large", fix=fix)
+    return found
 
 
 def _import(campaign: Campaign, path: Path) -> Imported:
