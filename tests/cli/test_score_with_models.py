@@ -76,7 +76,9 @@ def test_a_local_model_scores_answers_and_a_second_run_asks_nothing(answers, mod
 
 def test_a_local_model_judges_pairs_for_agree_and_rank(votes, model, tmp_path):
     out, few = tmp_path / "verdicts.csv", tmp_path / "few.jsonl"
-    few.write_text("".join(votes.read_text(encoding="utf-8").splitlines(keepends=True)[:8]))
+    lines = votes.read_text(encoding="utf-8").splitlines()[:5]
+    names = [{"model_a": f"m{k % 2}", "model_b": f"m{2 - k % 2}"} for k in range(5)]
+    write_rows(few, [json.loads(line) | name for line, name in zip(lines, names, strict=True)])
     done = litee("score", few, "--pairs", "--metrics", "pairwise", "--llm", model, "--out", out)
     assert done.code == 0, done.err
     rows = table(out)
@@ -90,6 +92,9 @@ def test_a_local_model_judges_pairs_for_agree_and_rank(votes, model, tmp_path):
         json.loads(found.out)["metrics"]
     )
     assert receipt(out)["verdicts"]["pairs"] == len(rows)
+    ranked = litee("rank", few, "--verdicts", out, "--resamples", "20", "--json")
+    assert ranked.code == 0, ranked.err
+    assert len(json.loads(ranked.out)["standings"]) > 1
 
 
 def test_an_endpoint_that_fails_now_and_then(answers, pairs, tmp_path):

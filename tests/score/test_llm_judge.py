@@ -180,6 +180,24 @@ def test_stored_verdicts_are_not_asked_again_but_failures_are(open_store):
     assert third.ask(asked)[1] == JudgeVerdict("no", (0.1, 0.9), stored=True)
 
 
+def test_a_stopped_run_goes_on_where_it_stopped(open_store):
+    asked = [criterion_question("coherence", "Why?", str(k)) for k in range(5)]
+
+    class Stopped(Scripted):
+        def ask(self, questions):
+            for number, verdict in super().ask(questions):
+                if number == 1:
+                    raise KeyboardInterrupt
+                yield number, verdict
+
+    with pytest.raises(KeyboardInterrupt):
+        CachedJudge(Stopped(lambda q: JudgeVerdict("yes")), open_store()).ask(asked)
+    engine = Scripted(lambda q: JudgeVerdict("no"))
+    found = CachedJudge(engine, open_store()).ask(asked)
+    assert [v.label for v in found] == ["no", "no", "yes", "yes", "yes"]
+    assert len(engine.asked) == 2
+
+
 def test_what_decides_a_verdict_is_in_its_address():
     one = criterion_question("coherence", "Why?", "So.")
     others = [

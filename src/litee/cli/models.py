@@ -36,11 +36,18 @@ def local_model(settings: LlmJudgeSettings, name: str = "") -> LabelModel:
     Raises:
         ModelError: it cannot be loaded.
     """
+    import torch
+
     from litee.finetune.device import choose_dtype
     from litee.predict.labels import LabelModel
 
     dtype = choose_dtype(settings.dtype)
-    return LabelModel(name or settings.model, dtype=dtype, max_text_tokens=settings.max_text_tokens)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return LabelModel(
+        name or settings.model, dtype=dtype, device=device, max_text_tokens=settings.max_text_tokens
+    )
 
 
 def open_judge(settings: LlmJudgeSettings) -> CachedJudge:

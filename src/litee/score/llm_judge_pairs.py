@@ -20,7 +20,7 @@ from litee.score.score_table import REASONS
 from litee.score.scoring import row_writer
 
 #: Pairs that are asked together.
-BLOCK = 128
+BLOCK = 64
 
 _OUTCOMES = dict(zip(PAIR_LABELS, (Outcome.A, Outcome.B, Outcome.TIE), strict=True))
 

@@ -66,6 +66,9 @@ class LlmJudgeSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Data type of a local model; auto measures which is faster."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where a local model runs; auto takes a GPU when there is one."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
