@@ -3,6 +3,7 @@
     python experiments/agreement/prepare.py hanna    hanna_metric_scores_llm.csv.gz  hanna.csv
     python experiments/agreement/prepare.py mt-bench mt_bench_gpt4_pair.jsonl.gz VOTES  gpt4.csv
     python experiments/agreement/prepare.py travel   golden_answers_final.xlsx       answers.jsonl
+    python experiments/agreement/prepare.py sample   rated_responses.jsonl.gz        sample.jsonl
 
 Changes only the layout. Knows nothing of metrics.
 """
@@ -13,6 +14,7 @@ import ast
 import csv
 import gzip
 import json
+import random
 import re
 import sys
 from collections.abc import Iterable
@@ -22,6 +24,9 @@ import openpyxl
 
 CRITERIA = ("Relevance", "Coherence", "Empathy", "Surprise", "Engagement", "Complexity")
 SHORT = ("RE", "CH", "EM", "SU", "EG", "CX")
+
+#: Turns in a sample.
+SAMPLED = 500
 
 #: Column of the sheet → name of the system in the travel paper's table.
 TRAVEL_SYSTEMS = {
@@ -108,6 +113,18 @@ def travel(source: Path, out: Path) -> None:
                 handle.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
 
 
+def sample(source: Path, out: Path) -> None:
+    """All answers to `SAMPLED` turns drawn at random, for metrics that take long."""
+    with gzip.open(source, "rt", encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    turns = sorted({row["turn"] for row in rows})
+    random.Random(0).shuffle(turns)
+    kept = set(turns[:SAMPLED])
+    with out.open("w", encoding="utf-8") as handle:
+        for row in sorted((r for r in rows if r["turn"] in kept), key=lambda r: r["turn"]):
+            handle.write(json.dumps(row) + "\n")
+
+
 def _write(path: Path, header: list[str], rows: Iterable[list[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -117,7 +134,7 @@ def _write(path: Path, header: list[str], rows: Iterable[list[object]]) -> None:
 
 def main() -> None:
     """Run the named preparation on the given paths."""
-    done = {"hanna": hanna, "mt-bench": mt_bench, "travel": travel}
+    done = {"hanna": hanna, "mt-bench": mt_bench, "travel": travel, "sample": sample}
     if len(sys.argv) < 2 or sys.argv[1] not in done:
         sys.exit(__doc__)
     done[sys.argv[1]](*map(Path, sys.argv[2:]))
