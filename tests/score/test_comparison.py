@@ -94,6 +94,12 @@ def test_a_win_by_length_alone_is_none_at_equal_length():
     assert length_controlled(y, lengths, np.ones((1, 81)))[0] == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_constant_difference_of_lengths_cannot_be_told_from_quality():
+    pairs = [Pair(str(k), (f"q{k}",), ("long",), ("x",)) for k in range(4)]
+    (one,) = compare_systems(pairs, {"j": P}, names=("x", "y"), groups=range(4)).judged
+    assert "same number in all pairs" in one.length_controlled.reason
+
+
 def test_verdicts_that_are_all_the_same_stay_finite():
     sure = np.tile([1.0, 0.0, 0.0], (4, 1))
     (one,) = compare_systems(PAIRS, {"j": sure}, names=("x", "y"), groups=range(4)).judged

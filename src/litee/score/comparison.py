@@ -197,6 +197,9 @@ def _judged(
 
 
 def _controlled(preferences: Floats, lengths: Floats, bootstrap: GroupBootstrap) -> Score:
+    gap = lengths[:, 0] - lengths[:, 1]
+    if gap[0] != 0 and np.ptp(gap) == 0:
+        return Score(None, reason="the answers differ in length by the same number in all pairs")
     value = float(length_controlled(preferences, lengths, np.ones((1, len(lengths))))[0])
     if bootstrap.count < 2:
         return Score(value)
