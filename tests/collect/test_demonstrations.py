@@ -270,6 +270,56 @@ def test_wikihow_draws_a_category_first(write):
     assert reading.removed.counts == {NOT_DRAWN: 370}
 
 
+def grounded(folder: Path, *turns: tuple[object, object]) -> Path:
+    folder.mkdir()
+    knowledge = {
+        "hotel": {
+            "7": {
+                "name": "Inn",
+                "reviews": {"0": {"sentences": {"2": "Quiet rooms."}}},
+                "faqs": {"1": {"question": "Parking?", "answer": "Yes."}},
+                "docs": {"1": {"title": "Pets?", "body": "No."}},
+            }
+        }
+    }
+    (folder / "knowledge.json").write_text(json.dumps(knowledge))
+    (folder / "val_logs.json").write_text(json.dumps([log for log, _ in turns]))
+    (folder / "val_labels.json").write_text(json.dumps([label for _, label in turns]))
+    return folder
+
+
+def piece(number, **more):
+    return {"domain": "hotel", "entity_id": 7, "doc_id": number, **more}
+
+
+def test_grounded_turns_bring_their_documents(tmp_path):
+    log = [{"speaker": "U", "text": "Is it quiet?"}]
+    review, faq = piece(0, doc_type="review", sent_id=2), piece(1, doc_type="faq")
+    good = {"target": True, "response": "It is.", "knowledge": [review, faq, faq, piece(1)]}
+    folder = grounded(
+        tmp_path / "talks",
+        (log, good),
+        (log, {"target": False}),
+        (log, {**good, "response": ""}),
+        (log, {**good, "knowledge": [piece(9)]}),
+    )
+    (item,), reading = read(folder)
+    assert texts(item) == [
+        (
+            "system",
+            "Answer with the help of these documents.\n"
+            "- Inn: Quiet rooms.\n- Inn: Parking? Yes.\n- Inn: Pets? No.",
+        ),
+        ("user", "Is it quiet?"),
+        ("assistant", "It is."),
+    ]
+    assert (item.source, item.topic) == ("talks", "hotel")
+    assert list(reading.removed.counts.values()) == [1, 1, 1]
+    (folder / "val_labels.json").write_text("[]")
+    with pytest.raises(InputError, match="two lists of one length"):
+        read(folder)
+
+
 def test_what_is_written_is_read_back(tmp_path):
     messages = (Message("system", "s"), Message("user", "q\u2028ü"), Message("assistant", "x"))
     items = [

@@ -97,6 +97,10 @@ def test_length_is_that_of_the_text_without_html(site):
         assert len(read(site(question(1), answer(2, 1, body)))[0]) == kept
 
 
+def test_a_score_of_ten_is_enough(site):
+    assert len(read(site(question(1), answer(2, 1, score=10)))[0]) == 1
+
+
 def test_first_person_and_references_can_be_kept(site):
     path = site(question(1), answer(2, 1, GOOD + "<p>I say, as mentioned.</p>"))
     assert len(read(path, first_person=True, references=True)[0]) == 1

@@ -108,8 +108,9 @@ TEXTS = [
 
 def test_vectors_keep_the_cosines_of_plain_tfidf():
     """With as many dimensions as texts the SVD loses (almost) nothing."""
-    found = tfidf_vectors(TEXTS, dimensions=len(TEXTS), seed=0)
-    plain = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit_transform(TEXTS)
+    texts = [f"{text} {'bread orbit ' * (k % 5)}" for k, text in enumerate(TEXTS)]
+    found = tfidf_vectors(texts, dimensions=len(texts), seed=0)
+    plain = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit_transform(texts)
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
     assert found @ found.T == pytest.approx((plain @ plain.T).toarray(), abs=0.02)
 
