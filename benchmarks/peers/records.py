@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -102,6 +102,10 @@ class PeerRun:
         prior: quality of the training votes' shares as a constant prediction.
         doubts: why this run may not have learned; empty when it did.
         device: the processor.
+        command: what was typed.
+        started: when, in ISO 8601.
+        losses: mean training loss of every optimiser step.
+        config: text of the settings file that litee was given, empty for others.
     """
 
     peer: str
@@ -126,7 +130,8 @@ class PeerRun:
     device: str = ""
     command: str = ""
     started: str = ""
-    losses: tuple[float, ...] = field(default=())
+    losses: tuple[float, ...] = ()
+    config: str = ""
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -78,10 +78,14 @@ def run_peer(peer: Peer, split: Split, effort: Effort, out: Path) -> PeerRun:
     Raises:
         ModelError: the peer cannot be installed, or its process failed (its log is named).
     """
+    config = effort.litee_config.read_text(encoding="utf-8") if effort.litee_config else ""
     done = out / "run.json"
     if done.exists():
         stored = from_json(done.read_text(encoding="utf-8"))
-        if stored.split_sha256 == split.sha256 and stored.settings == _settings(effort):
+        if (stored.peer, stored.split_sha256) == (peer, split.sha256) and (
+            stored.settings,
+            stored.config,
+        ) == (_settings(effort), config):
             return stored
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -91,7 +95,7 @@ def run_peer(peer: Peer, split: Split, effort: Effort, out: Path) -> PeerRun:
     else:
         stages = _stages(peer, split, effort, out)
     run = _record(peer, split, effort, *stages)
-    run = replace(run, started=started, command=shlex.join(["python", *sys.argv]))
+    run = replace(run, config=config, started=started, command=shlex.join(["python", *sys.argv]))
     write_text(done, to_json(run))
     return run
 

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from benchmarks.peers.records import (
     judge,
     to_json,
 )
+from benchmarks.peers.run import Effort, run_peer
 from benchmarks.peers.votes import SplitSettings, choose, make_split
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,3 +280,40 @@ def test_every_peer_has_a_worker() -> None:
     for peer in RECIPES:
         assert (REPOSITORY / "benchmarks" / "peers" / f"worker_{peer}.py").is_file()
     assert torch_requirement(CONSTRAINTS.read_text(encoding="utf-8")).startswith("torch==2")
+
+
+def test_a_finished_run_is_given_back_and_another_config_is_not(tiny, votes, tmp_path) -> None:
+    settings = _settings(files=(str(votes),), backbone=str(tiny("llama")))
+    split = make_split(settings, tmp_path / "split")
+    cost, quality = Cost(1.0, 1.0, {}, 1.0, (0.0, 0.0)), _quality(0.9)
+    effort = Effort(litee_config=tmp_path / "litee.yaml")
+    effort.litee_config.write_text("folds: 2\n", encoding="utf-8")
+    settings_of_run = {k: float(v) for k, v in asdict(Effort()).items() if v is not None}
+    run = PeerRun(
+        peer="litee",
+        version="0",
+        versions={},
+        split_sha256=split.sha256,
+        train_votes=20,
+        train_pairs=10,
+        valid_pairs=8,
+        max_tokens=240,
+        settings=settings_of_run,
+        training=cost,
+        trainable=0,
+        tokens=0,
+        tokens_padded=0,
+        epochs=(Epoch(0, 0, 1.0, 1.0, None, quality),),
+        prediction=cost,
+        pairs_per_second=1.0,
+        predicted=quality,
+        prior=quality,
+        config="folds: 2\n",
+    )
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text(to_json(run), encoding="utf-8")
+    assert run_peer("litee", split, effort, out) == run
+    effort.litee_config.write_text("no_such_setting: 2\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="no_such_setting"):
+        run_peer("litee", split, effort, out)
