@@ -84,6 +84,9 @@ def test_prompts_in_every_layout(tmp_path):
     vote |= {"conversation_b": vote["conversation_a"], "model_b": "y"}
     votes = prompts_of(tmp_path, (json.dumps(vote) + "\n") * 2)
     assert [p.turns for p in votes.prompts] == [("hm",)]
+    pair = {"prompt": "q", "response_a": "x", "response_b": "y"}
+    pairs = "".join(json.dumps({"id": str(k), **pair}) + "\n" for k in range(3))
+    assert [p.turns for p in prompts_of(tmp_path, pairs).prompts] == [("q",)]
 
 
 @pytest.mark.parametrize(

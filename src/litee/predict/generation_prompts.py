@@ -23,6 +23,9 @@ from litee.rundir import sha256_json
 #: Columns that are taken as the prompt, the first one found.
 COLUMNS = ("prompt", "messages", "question", "instruction")
 
+#: Columns of votes and pairs, whose prompts stand in many rows.
+_OF_PAIRS = frozenset(("response_a", "winner", "winner_model_a", "chosen", "answer_a", "output_a"))
+
 _IDS = ("id", "prompt_id", "question_id")
 
 
@@ -114,8 +117,8 @@ def _prompts(
         yield from _lines(path, system)
         return
     table = open_table(path)
-    named = column or next((c for c in COLUMNS if c in table.columns), None)
-    if named is None:
+    named = column or next((c for c in COLUMNS if c in table.columns), "")
+    if column is None and (not named or _OF_PAIRS & set(table.columns)):
         for k, turns in enumerate(dict.fromkeys(pair.prompt for pair in load_pairs(path))):
             yield str(path), Prompt(str(k + 1), turns, system)
         return
