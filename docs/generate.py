@@ -22,8 +22,12 @@ from pydantic_core import PydanticUndefined
 
 from litee.cli import app
 from litee.collect.demonstration_settings import DemonstrationSettings
+from litee.collect.documents_chunks import ChunkSettings
+from litee.collect.posts import PostsSettings
 from litee.config import FitSettings, Settings
 from litee.curate.settings import CurateSettings
+from litee.encode.raft_settings import RaftSettings
+from litee.encode.retrieval import SearchSettings
 from litee.finetune.chat_settings import DpoSettings, OnlineSettings, SftSettings
 from litee.rundir import write_text
 from litee.score.llm_judge_settings import LlmJudgeSettings
@@ -61,6 +65,12 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "ensemble5_train_ratio": "training five members costs, times one",
         "ensemble5_predict_ratio": "predicting with five, times one",
     },
+    "retrieval": {
+        "hybrid.recall_at_5": "recall@5, both joined",
+        "embeddings.recall_at_5": "by meaning",
+        "bm25.recall_at_5": "by words",
+        "index_seconds": "seconds to index 100,000 chunks",
+    },
     "travel_metrics": {
         "max_abs_error_rouge1": "largest deviation from the published table: ROUGE-1",
         "max_abs_error_rougeL": "ROUGE-L",
@@ -74,7 +84,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
 #: Further commands whose settings take a --config file: command → its settings.
 MORE_SETTINGS: Mapping[str, type[Settings]] = {
     "litee data demonstrations": DemonstrationSettings,
+    "litee data posts": PostsSettings,
     "litee curate": CurateSettings,
+    "litee index build": ChunkSettings,
+    "litee index search": SearchSettings,
+    "litee raft build": RaftSettings,
     "litee score": LlmJudgeSettings,
     "litee tune sft": SftSettings,
     "litee tune dpo": DpoSettings,

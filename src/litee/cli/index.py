@@ -99,7 +99,8 @@ def search(
         else:
             ranks = f"words {hit.bm25_rank or '–'}, meaning {hit.embedding_rank or '–'}"
             head = f"{hit.rank}. {hit.chunk.id}  {hit.score:.4f}  ({ranks})"
-            typer.echo(f"{head}\n   {hit.chunk.titled}\n   {hit.chunk.source}")
+            text = " ".join(hit.chunk.titled.split())
+            typer.echo(f"{head}\n   {text}\n   {hit.chunk.source}")
     if not hits:
         typer.echo("nothing found", err=True)
 

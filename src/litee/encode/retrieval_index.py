@@ -27,7 +27,6 @@ from litee.rundir import RunDir, atomic_path, atomic_writer, sha256_file, write_
 FORMAT: Literal[1] = 1
 #: Chunks per file of vectors; a killed build repeats at most so many.
 _PART = 1024
-_BATCH = 64
 _FIX = "build the index again with litee index build"
 
 
@@ -175,11 +174,9 @@ def _write_vectors(chunks: Sequence[Chunk], folder: Path, encoder: Encoder) -> i
             part = chunks[start : start + _PART]
             file = folder / f"{number:06d}.npy"
             if not file.exists():
-                rows = [
-                    encoder.encode([c.titled for c in part[i : i + _BATCH]])
-                    for i in range(0, len(part), _BATCH)
-                ]
+                # the whole part at once: encoders batch texts of like length
+                rows = encoder.encode([chunk.titled for chunk in part])
                 with atomic_path(file) as temporary, temporary.open("wb") as handle:
-                    np.save(handle, np.concatenate(rows), allow_pickle=False)
+                    np.save(handle, rows, allow_pickle=False)
             advance(len(part))
     return 0
