@@ -6,6 +6,7 @@ the setting, the value, what is allowed and the fix. Knows nothing of what the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeVar, get_args
@@ -79,9 +80,9 @@ class FitSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of the LoRA weights.")
     num_train_epochs: int = Field(3, ge=1, description="Most passes over the training prompts.")
     batch_tokens: int = Field(
-        4096, ge=64, description="Branch tokens that go through the LoRA layers at once."
+        2048, ge=64, description="Branch tokens that go through the LoRA layers at once."
     )
-    gradient_accumulation_steps: int = Field(2, ge=1, description="Batches per optimiser step.")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Batches per optimiser step.")
     evaluations_per_epoch: int = Field(
         2, ge=1, description="Validations, each with a checkpoint, per epoch."
     )
@@ -150,6 +151,43 @@ class FitSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+
+_TIMES = {"s": 1, "m": 60, "h": 3600}
+_SIZES = {"MB": 10**6, "GB": 10**9}
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as 90s, 20m or 1.5h in seconds.
+
+    Raises:
+        ConfigError: anything else, or less than a second.
+
+    >>> seconds_of("1.5h"), seconds_of("90")
+    (5400.0, 90.0)
+    """
+    return _amount(text, _TIMES, "--budget", "90s, 20m or 2h")
+
+
+def bytes_of(text: str) -> int:
+    """A size such as 500MB or 8GB in bytes.
+
+    Raises:
+        ConfigError: anything else, or less than a byte.
+
+    >>> bytes_of("1.5GB")
+    1500000000
+    """
+    return int(_amount(text, _SIZES, "--max-memory", "500MB or 8GB"))
+
+
+def _amount(text: str, units: Mapping[str, int], option: str, examples: str) -> float:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = next((u for u in units if found and found[2].lower() == u.lower()), None)
+    if found is not None and not found[2]:
+        unit = next(iter(units))
+    if found is None or unit is None or float(found[1]) * units[unit] < 1:
+        raise ConfigError(f"{option} = {text!r} is no amount", fix=f"write it like {examples}")
+    return float(found[1]) * units[unit]
 
 
 def load_settings(

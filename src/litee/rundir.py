@@ -156,6 +156,7 @@ class Receipt:
         versions: library → version.
         inputs: input path → sha256.
         stages: stage → seconds.
+        predicted: seconds and peak_rss_mb of the plan, when there was a budget.
     """
 
     seconds: float = 0.0
@@ -168,6 +169,7 @@ class Receipt:
     versions: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """The receipt as plain JSON."""

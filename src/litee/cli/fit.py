@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from litee.config import FitSettings, load_settings
+from litee.config import FitSettings, bytes_of, load_settings, seconds_of
 
 if TYPE_CHECKING:
+    from litee.finetune.deadline import Deadline
+    from litee.predict.plan import Plan
     from litee.records import Folds, VotedPair, VoteSet
 
 _DEFAULTS = FitSettings()
@@ -60,20 +65,27 @@ def fit(
     dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
     threads: Annotated[int | None, typer.Option(help=_help("threads"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Wall time, such as 90s, 20m or 2h; the fit is cut to it and stops."),
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Resident memory, such as 8GB; the fit is cut to it.")
+    ] = None,
 ) -> None:
     """Fit a judge on votes: probe, LoRA branches, ensemble, calibration, report.
 
     Further settings (every one in docs/settings.md) go into the --config file.
     """
-    settings = load_settings(
-        FitSettings,
+    started = time.monotonic()
+    settings = fit_settings(
         config,
         {
-            "backbones": tuple(backbone) if backbone else None,
-            "members": _list(members),
+            "backbone": backbone,
+            "members": members,
             "template": template,
             "max_tokens": max_tokens,
-            "depth": _depth(depth),
+            "depth": depth,
             "pooling": pooling,
             "head": head,
             "lora_r": lora_r,
@@ -90,13 +102,46 @@ def fit(
             "seed": seed,
         },
     )
-    vote_set, voted, folds_made = _read(votes, settings, format=format, strict=strict)
-    _fit(vote_set, voted, folds_made, settings, out=out, resume=resume)
+    limits = Limits.of(budget, max_memory, started)
+    vote_set, voted, folds_made = read_votes(votes, settings, format=format, strict=strict)
+    _fit(vote_set, voted, folds_made, settings, out=out, resume=resume, limits=limits)
 
 
-def _read(
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a command may cost.
+
+    Attributes:
+        seconds: from `started`; None for any.
+        bytes: of resident memory; None for any.
+        started: seconds of the monotonic clock.
+    """
+
+    seconds: float | None
+    bytes: int | None
+    started: float
+
+    @classmethod
+    def of(cls, budget: str | None, max_memory: str | None, started: float) -> Limits:
+        """From the options' texts."""
+        seconds = None if budget is None else seconds_of(budget)
+        return cls(seconds, None if max_memory is None else bytes_of(max_memory), started)
+
+
+def fit_settings(config: Path | None, given: Mapping[str, Any]) -> FitSettings:
+    """Settings from a file and the options of `litee fit`; None means not given."""
+    overrides = dict(given)
+    backbones = overrides.pop("backbone", None)
+    overrides["backbones"] = tuple(backbones) if backbones else None
+    overrides["members"] = _list(overrides.get("members"))
+    overrides["depth"] = _depth(overrides.get("depth"))
+    return load_settings(FitSettings, config, overrides)
+
+
+def read_votes(
     votes: list[str], settings: FitSettings, *, format: str, strict: bool
 ) -> tuple[VoteSet, tuple[VotedPair, ...], Folds]:
+    """The votes, their pairs and the split; what was dropped is said."""
     from litee.collect.folds import check_folds
     from litee.collect.pairs import check_learnable, gather
     from litee.collect.votes import load_votes
@@ -127,6 +172,7 @@ def _fit(
     *,
     out: Path,
     resume: bool,
+    limits: Limits,
 ) -> None:
     from rich.console import Console
 
@@ -136,8 +182,17 @@ def _fit(
     from litee.score.table import evaluation_table
 
     command = "litee " + shlex.join(sys.argv[1:])
-    _, evaluation = fit_votes(
-        vote_set, voted, folds, settings, out=out, command=command, resume=resume
+    plan, deadline = _plan(voted, folds, settings, out=out, limits=limits)
+    result, evaluation = fit_votes(
+        vote_set,
+        voted,
+        folds,
+        settings if plan is None else plan.settings,
+        out=out,
+        command=command,
+        resume=resume,
+        plan=plan,
+        deadline=deadline,
     )
     console = Console()
     console.print(evaluation_table(evaluation))
@@ -145,3 +200,41 @@ def _fit(
     console.print(f"judge: {out}   report: {report_path(out)}", soft_wrap=True)
     for caution in evaluation.cautions:
         console.print(f"caution: {caution}", soft_wrap=True, style="yellow")
+    if plan is not None:
+        took = time.monotonic() - limits.started
+        console.print(
+            f"planned {plan.seconds:.0f} s and {plan.peak_bytes / 1e6:,.0f} MB, "
+            f"took {took:.0f} s and {result.receipt.peak_rss_mb:,.0f} MB",
+            highlight=False,
+        )
+
+
+def _plan(
+    voted: tuple[VotedPair, ...],
+    folds: Folds,
+    settings: FitSettings,
+    *,
+    out: Path,
+    limits: Limits,
+) -> tuple[Plan | None, Deadline | None]:
+    """What fits the limits, and when to stop; a run that goes on keeps the plan it has."""
+    if limits.seconds is None and limits.bytes is None:
+        return None, None
+    from litee.cli.plan import plan_lines, plan_table
+    from litee.finetune.deadline import Deadline
+    from litee.predict.measure import calibrate
+    from litee.predict.plan import choose, kept_settings
+    from litee.progress import console
+
+    settings = kept_settings(out) or settings
+    machine, measured = calibrate([v.pair for v in voted], folds, settings)
+    plan = choose(
+        settings, folds, machine, measured, seconds=limits.seconds, max_bytes=limits.bytes
+    )
+    console.print(plan_table(plan))
+    for line in plan_lines(plan, machine):
+        console.print(line, soft_wrap=True, highlight=False)
+    if limits.seconds is None:
+        return plan, None
+    left = limits.seconds - (time.monotonic() - limits.started)
+    return plan, Deadline(left, reserve=plan.tail)

@@ -211,6 +211,21 @@ def _from_hub(name: str) -> BackboneFolder:
     return BackboneFolder(name, Path(found), _check_folder(Path(found)))
 
 
+def count_layers(folder: BackboneFolder) -> int:
+    """Layers of the whole model, from its configuration alone.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True)
+        layers: int = config.get_text_config(decoder=True).num_hidden_layers
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        fix = "check the folder with `litee doctor`"
+        raise ModelError(f"cannot load: {error}", place=folder.name, fix=fix) from error
+    return layers
+
+
 def load_backbone(
     folder: BackboneFolder,
     *,

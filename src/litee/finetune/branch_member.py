@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from litee.config import FitSettings
 from litee.finetune.adapters import Adapters
 from litee.finetune.branch import Branch, Examples, Lesson, save_head, train_together
+from litee.finetune.deadline import Deadline
 from litee.finetune.heads import HeadName
 from litee.finetune.loop import History
 from litee.finetune.members import STOP_SHARE, Fitted, Task, stop_split
@@ -24,7 +25,7 @@ from litee.rundir import Json, RunDir, atomic_path, write_json
 
 #: Branches train in one pass as long as their batches together have no more tokens: beyond it a
 #: pass takes memory and no longer gains speed.
-PASS_TOKENS = 8192
+PASS_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,28 @@ def fit_branch_member(
     *,
     settings: FitSettings,
     run: RunDir,
-    out_of_time: Callable[[], bool] = lambda: False,
+    deadline: Deadline,
 ) -> Fitted:
     """A LoRA member: one branch per fold, all of which are kept or followed by one on all folds.
 
     Every branch starts from a probe fitted on its own training prompts only. Branches train
-    together as long as their batches fit into one pass of `PASS_TOKENS`.
+    together as long as their batches fit into one pass of `PASS_TOKENS`. Each group has an equal
+    share of the time that is left.
+
+    Raises:
+        TimeUpError: the deadline passed before any branch could train.
     """
     folder = run.path / "run" / plan.name
     parts = _parts(task, settings)
     size = max(1, PASS_TOKENS // settings.batch_tokens)
     for first in range(0, len(parts), size):
         group = parts[first : first + size]
+        share = len(group) / (len(parts) - first)
         run.run(
             f"branch-{plan.name}-{'+'.join(part.label for part in group)}",
-            _branch_work(plan, task, group, settings=settings, run=run, out_of_time=out_of_time),
+            _branch_work(
+                plan, task, group, settings=settings, run=run, deadline=deadline, share=share
+            ),
         )
     out = np.zeros((len(task.fold), 3))
     for part in parts:
@@ -118,14 +126,17 @@ def _branch_work(
     *,
     settings: FitSettings,
     run: RunDir,
-    out_of_time: Callable[[], bool],
+    deadline: Deadline,
+    share: float,
 ) -> Callable[[], int]:
     folder = run.path / "run" / plan.name
     name = "+".join(part.label for part in parts)
 
     def work() -> int:
         before = plan.store.tokens_run
-        plan.store.fill(title=f"states below {plan.name}")
+        plan.store.fill(title=f"states below {plan.name}", deadline=deadline)
+        deadline.check()
+        own_time = deadline.part(share)
         branches = [_fresh(plan, task, part, settings) for part in parts]
         histories = train_together(
             branches,
@@ -133,7 +144,7 @@ def _branch_work(
             settings=settings,
             checkpoint=folder / f"{name}.checkpoint",
             title=f"{plan.name} {name}",
-            out_of_time=out_of_time,
+            out_of_time=own_time.passed,
         )
         for part, branch, history in zip(parts, branches, histories, strict=True):
             if part.label in kept_branches(task, settings):

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from litee.encode.forest import Forest, Pack, pack_leaves
 from litee.finetune.backbones import Backbone, cache_folder
+from litee.finetune.deadline import Deadline
 from litee.finetune.trunk import Trunk, lay_out, pooled
 from litee.progress import progress
 from litee.rundir import atomic_path, write_error, write_json
@@ -76,15 +77,21 @@ class PooledStore:
         self.seconds = 0.0
         self.tokens_run = 0
 
-    def compute(self, forest: Forest, *, title: str) -> npt.NDArray[np.float32]:
+    def compute(
+        self, forest: Forest, *, title: str, deadline: Deadline | None = None
+    ) -> npt.NDArray[np.float32]:
         """States of every leaf: from disk where they are, else computed and kept.
 
         Args:
             forest: the texts.
             title: of the progress bar.
+            deadline: asked after each shard; what is on disk by then stays.
 
         Returns:
             (leaves, depths, 2, hidden): last and mean state after each of `depths`.
+
+        Raises:
+            TimeUpError: the deadline has passed.
         """
         shape = (len(forest.leaves), len(self.depths), 2, self.trunk.hidden_size)
         states = np.zeros(shape, dtype=np.float32)
@@ -108,9 +115,24 @@ class PooledStore:
                             fresh.append(leaf)
                     self.tokens_run += pack.tokens
                     advance(pack.tokens)
+                    if deadline is not None and deadline.passed():
+                        break
                 self._write([keys[leaf] for leaf in fresh], states[fresh])
+                if deadline is not None and not have.all():
+                    deadline.check()
         self.seconds += time.monotonic() - started
         return states
+
+    def kept_tokens(self, forest: Forest) -> int:
+        """Tokens of a forest that `compute` would not run, because their states are on disk."""
+        shape = (len(forest.leaves), len(self.depths), 2, self.trunk.hidden_size)
+        have = self._read(leaf_keys(forest), np.zeros(shape, dtype=np.float32))
+        packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+        return sum(
+            pack.tokens
+            for pack in packs
+            if all(have[leaf] for _, leaves in pack.groups for leaf in leaves)
+        )
 
     def _run(self, forest: Forest, pack: Pack) -> dict[int, npt.NDArray[np.float32]]:
         trees = lay_out(forest, pack, self.trunk.device)
@@ -204,8 +226,12 @@ class TokenStore:
             write_json(file, fits)
         return bool(json.loads(file.read_text(encoding="utf-8")))
 
-    def fill(self, *, title: str) -> None:
-        """Compute what is not on disk yet; nothing when the states are not kept."""
+    def fill(self, *, title: str, deadline: Deadline | None = None) -> None:
+        """Compute what is not on disk yet; nothing when the states are not kept.
+
+        Raises:
+            TimeUpError: the deadline has passed; what was computed stays.
+        """
         if not self.kept:
             return
         data = self._open()
@@ -223,6 +249,8 @@ class TokenStore:
                 self._flush()
                 for number, pack in shard:
                     write_json(self.folder / "packs" / f"{number}.json", {"tokens": pack.tokens})
+                if deadline is not None:
+                    deadline.check()
 
     def states(self, pack: Pack) -> Tensor:
         """(pack tokens, hidden) states in packed order."""

@@ -87,6 +87,14 @@ class Trunk:
         self.hidden_size: int = decoder.config.hidden_size
         self._slices: dict[tuple[int, int], PreTrainedModel] = {}
 
+    def cut(self, depth: int) -> None:
+        """Forget the layers above `depth`."""
+        self.layers = self.layers[:depth]
+        self.decoder.layers = self.layers
+        self.decoder.config.num_hidden_layers = depth
+        self.depth = depth
+        self._slices.clear()
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

@@ -20,9 +20,10 @@ from litee.encode.forest import Encoder, Forest, PairEncoder, grow
 from litee.encode.templates import Template
 from litee.errors import ConfigError
 from litee.finetune.adapters import Adapters
-from litee.finetune.backbones import Backbone, BackboneFolder, load_backbone
+from litee.finetune.backbones import Backbone, BackboneFolder, count_layers, load_backbone
 from litee.finetune.branch import POOLINGS
 from litee.finetune.branch_member import BranchPlan, fit_branch_member
+from litee.finetune.deadline import Deadline
 from litee.finetune.device import DtypeName
 from litee.finetune.heads import HeadName
 from litee.finetune.members import (
@@ -92,6 +93,18 @@ class Members:
     backbones: list[BackboneEntry] = field(default_factory=list)
     depths: list[DepthSearch] = field(default_factory=list)
     cuts: dict[str, Cut] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+
+    def time_up(self, backbone: str) -> None:
+        """Note that not all members of a backbone were there in time."""
+        whole = [e.name for e in self.entries if e.backbone == backbone]
+        if not whole:
+            self.backbones = [b for b in self.backbones if b.name != backbone]
+        kept = f"only {', '.join(whole)} counts" if whole else "none of its members counts"
+        self.late.append(
+            f"The time was up while {backbone} was fitted: {kept}. "
+            "What was computed is kept, and a longer budget with --resume goes on from it."
+        )
 
     def add(self, entry: MemberEntry, fitted: Fitted, task: Task) -> None:
         """Append a member, with its held-out loss."""
@@ -121,6 +134,7 @@ class BackboneFit:
         task: their votes.
         settings: what to fit.
         run: where results are kept.
+        deadline: when the members have to be there.
     """
 
     def __init__(
@@ -132,7 +146,9 @@ class BackboneFit:
         task: Task,
         settings: FitSettings,
         run: RunDir,
+        deadline: Deadline,
     ) -> None:
+        self.deadline = deadline
         self.folder, self.dtype, self.pairs = folder, dtype, pairs
         self.task, self.settings, self.run = task, settings, run
         self.slug = slug(folder.name)
@@ -140,7 +156,11 @@ class BackboneFit:
         self.tree_head: HeadName = settings.head
 
     def fit(self, members: Members) -> None:
-        """Fit what the settings ask for, and append it."""
+        """Fit what the settings ask for, and append it member by member.
+
+        Raises:
+            TimeUpError: the deadline has passed; members appended by then are whole.
+        """
         search = self._depth()
         members.depths.append(search)
         backbone = self._load(search.exit_depth)
@@ -173,7 +193,7 @@ class BackboneFit:
         depth = backbone.trunk.depth
         store = PooledStore(backbone, [depth])
         title = f"{self.slug}: {'answers' if kind == 'tree' else 'joint sequences'}"
-        states = store.compute(forest, title=title)
+        states = store.compute(forest, title=title, deadline=self.deadline)
         self._count(f"states-{kind}-{self.slug}", store)
         data = PairStates(self._flat(states[:, 0]), forest.left, forest.right)
         entry = MemberEntry(
@@ -219,9 +239,13 @@ class BackboneFit:
         )
         adapters = Adapters(trunk, start=start, settings=self.settings, backbone=self.folder.name)
         plan = BranchPlan(entry.name, data, store, adapters, entry.head, ridge)
-        fitted = fit_branch_member(plan, self.task, settings=self.settings, run=self.run)
+        try:
+            fitted = fit_branch_member(
+                plan, self.task, settings=self.settings, run=self.run, deadline=self.deadline
+            )
+        finally:
+            adapters.remove()
         store.remove()
-        adapters.remove()
         entry = entry.model_copy(update={"start_depth": start, "branches": fitted.branches})
         members.add(entry, fitted, self.task)
 
@@ -230,20 +254,22 @@ class BackboneFit:
         file = self.run.path / "run" / f"depth-{self.slug}.json"
 
         def work() -> int:
-            backbone = self._load(None)
-            layers = backbone.layers
             asked = self.settings.depth
             if asked != "auto":
                 depth = asked[self.folder.name] if isinstance(asked, dict) else asked
+                layers = count_layers(self.folder)
                 write_json(file, {"points": [], "exit": depth, "layers": layers})
                 return 0
+            backbone = self._load(None)
+            layers = backbone.layers
             depths = candidate_depths(layers, self.settings.lora_layers)
-            sample = self._sample()
+            sample = sample_pairs(len(self.pairs), self.settings)
             kind: Encoder = "tree" if "probe" in self.settings.members else "joint"
             encoder = self._encoder(backbone, kind)
             forest = grow([encoder.encode(self.pairs[k]) for k in sample])
             store = PooledStore(backbone, depths)
-            states = store.compute(forest, title=f"{self.slug}: looking at depths")
+            title = f"{self.slug}: looking at depths"
+            states = store.compute(forest, title=title, deadline=self.deadline)
             losses = probe_depths(
                 states,
                 forest,
@@ -263,14 +289,6 @@ class BackboneFit:
         points = tuple((int(d), float(x)) for d, x in found["points"])
         return DepthSearch(self.folder.name, points, int(found["exit"]), int(found["layers"]))
 
-    def _sample(self) -> npt.NDArray[np.int64]:
-        """Numbers of the pairs that the depth search looks at, ascending."""
-        count = len(self.pairs)
-        if count <= self.settings.probe_pairs:
-            return np.arange(count)
-        rng = np.random.default_rng([self.settings.seed, count])
-        return np.sort(rng.choice(count, self.settings.probe_pairs, replace=False))
-
     def _load(self, depth: int | None) -> Backbone:
         dtype = getattr(torch, self.dtype)
         return load_backbone(
@@ -287,10 +305,7 @@ class BackboneFit:
         return depth - self.settings.lora_layers if tuned else depth
 
     def _encoder(self, backbone: Backbone, kind: Encoder) -> PairEncoder:
-        share = self.settings.prompt_share
-        budget = TokenBudget(self.settings.max_tokens, (share, (1 - share) / 2, (1 - share) / 2))
-        template = Template(backbone.tokenizer, self.settings.template)
-        return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
+        return pair_encoder_of(backbone, self.settings, kind)
 
     def _flat(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(leaves, 2, hidden) → (leaves, width) of the chosen pooling."""
@@ -299,6 +314,22 @@ class BackboneFit:
     def _count(self, stage: str, store: PooledStore) -> None:
         if store.tokens_run:
             self.run.finish(stage, store.seconds, store.tokens_run)
+
+
+def sample_pairs(count: int, settings: FitSettings) -> npt.NDArray[np.int64]:
+    """Numbers of the pairs that the depth search looks at, ascending, of `count` in all."""
+    if count <= settings.probe_pairs:
+        return np.arange(count)
+    rng = np.random.default_rng([settings.seed, count])
+    return np.sort(rng.choice(count, settings.probe_pairs, replace=False))
+
+
+def pair_encoder_of(backbone: Backbone, settings: FitSettings, kind: Encoder) -> PairEncoder:
+    """The encoder that the settings ask for."""
+    share = settings.prompt_share
+    budget = TokenBudget(settings.max_tokens, (share, (1 - share) / 2, (1 - share) / 2))
+    template = Template(backbone.tokenizer, settings.template)
+    return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
 
 
 def candidate_depths(layers: int, lora_layers: int) -> list[int]:

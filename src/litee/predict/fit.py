@@ -17,16 +17,19 @@ from typing import cast
 import numpy as np
 
 from litee.config import FitSettings
-from litee.errors import ConfigError, ModelError
+from litee.errors import ConfigError, ModelError, ResourceError
 from litee.finetune.backbones import find_backbone
+from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.device import DtypeName, choose_dtype, device_name, use_threads
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
+from litee.finetune.rates import give_back_memory
 from litee.finetune.statistics import statistics_states
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
 from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug
 from litee.predict.calibration import Floats
 from litee.predict.ensemble import CrossFit, cross_fit
 from litee.predict.judge import Judge
+from litee.predict.plan import PLAN_FILE
 from litee.records import Folds, Pair, VotedPair
 from litee.rundir import Receipt, RunDir, write_json
 
@@ -71,6 +74,7 @@ def fit_judge(
     run: RunDir,
     *,
     inputs: dict[str, str],
+    deadline: Deadline | None = None,
 ) -> FitResult:
     """Fit a judge on voted pairs and save it in the run's folder.
 
@@ -80,15 +84,18 @@ def fit_judge(
         settings: everything that can be chosen.
         run: where the judge and the finished stages lie.
         inputs: file → sha256, for the receipt and the artifact.
+        deadline: when the members have to be there; those that are not are left out, and a note
+            says so.
 
     Raises:
+        ResourceError: no member was there in time.
         ModelError: a backbone cannot be used, or the saved judge does not give the same
             predictions after reloading.
     """
     threads = use_threads(settings.threads)
     task = make_task(voted, folds, settings)
     pairs = [v.pair for v in voted]
-    members = _fit_members(pairs, task, settings, run)
+    members = _fit_members(pairs, task, settings, run, deadline=deadline or Deadline())
     names = tuple(entry.name for entry in members.entries)
     stacked = np.stack([fitted.out_of_fold for fitted in members.fitted])
     joined = _join(names, stacked, task, settings)
@@ -101,8 +108,10 @@ def fit_judge(
         litee_version=metadata.version("lora-litee"),
     )
     save_judge_file(judge, run.path)
+    give_back_memory()
     run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS]))
     receipt = run.receipt(seed=settings.seed, threads=threads, device=device_name(), inputs=inputs)
+    receipt.predicted = _promised(run)
     write_json(run.path / "receipt.json", receipt.to_json())
     return FitResult(
         judge=judge,
@@ -112,12 +121,19 @@ def fit_judge(
         without=_without(names, stacked, task, settings),
         depths=tuple(members.depths),
         cuts=members.cuts,
-        notes=_notes(members, task),
+        notes=(*members.late, *_notes(members, task)),
         receipt=receipt,
     )
 
 
-def _fit_members(pairs: Sequence[Pair], task: Task, settings: FitSettings, run: RunDir) -> Members:
+def _fit_members(
+    pairs: Sequence[Pair],
+    task: Task,
+    settings: FitSettings,
+    run: RunDir,
+    *,
+    deadline: Deadline,
+) -> Members:
     members = Members()
     if "statistics" in settings.members:
         entry = MemberEntry(name="statistics", kind="statistics", head=settings.head)
@@ -134,15 +150,35 @@ def _fit_members(pairs: Sequence[Pair], task: Task, settings: FitSettings, run: 
         _check_slugs(settings.backbones)
         dtype = _dtype(settings, run)
         for name in settings.backbones:
-            BackboneFit(
+            one = BackboneFit(
                 find_backbone(name),
                 dtype=dtype,
                 pairs=pairs,
                 task=task,
                 settings=settings,
                 run=run,
-            ).fit(members)
+                deadline=deadline,
+            )
+            try:
+                one.fit(members)
+            except TimeUpError:
+                members.time_up(name)
+    if not members.entries:
+        raise ResourceError(
+            "the time was up before any member was fitted",
+            place=str(run.path),
+            fix="raise --budget and go on with --resume, or add statistics to --members",
+        )
     return members
+
+
+def _promised(run: RunDir) -> dict[str, float]:
+    """Seconds and memory that the run's plan has named, if there is one."""
+    file = run.path / PLAN_FILE
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: float(found[name]) for name in ("seconds", "peak_rss_mb")}
 
 
 def _check_slugs(names: Sequence[str]) -> None:

@@ -23,8 +23,10 @@ from litee.collect.verdicts import load_verdicts
 from litee.collect.votes import load_votes
 from litee.config import FitSettings, Settings
 from litee.errors import ConfigError, InputError
+from litee.finetune.deadline import Deadline
 from litee.predict.fit import FitResult, fit_judge
 from litee.predict.judge import Judge
+from litee.predict.plan import PLAN_FILE, Plan
 from litee.records import Folds, Outcome, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, RunDir, write_json
 from litee.score.fit_report import (
@@ -270,6 +272,8 @@ def fit_votes(
     out: Path,
     command: str,
     resume: bool = True,
+    plan: Plan | None = None,
+    deadline: Deadline | None = None,
 ) -> tuple[FitResult, Evaluation]:
     """Fit a judge into a folder and write its report.
 
@@ -281,6 +285,8 @@ def fit_votes(
         out: folder for the judge, `report.html` and `report.json`.
         command: the command line, for the report.
         resume: go on with a run that is there instead of refusing the folder.
+        plan: what was promised, for the receipt.
+        deadline: when the fit has to be done.
 
     Raises:
         ConfigError: two votes files have the same name, or the folder holds another run.
@@ -295,7 +301,9 @@ def fit_votes(
         "pairs": len(voted),
     }
     run = RunDir(out, manifest, resume=resume)
-    result = fit_judge(voted, folds, settings, run, inputs=inputs)
+    if plan is not None:
+        write_json(out / PLAN_FILE, plan.to_json())
+    result = fit_judge(voted, folds, settings, run, inputs=inputs, deadline=deadline)
     evaluation = evaluate_fit(result, voted, folds)
     title = f"Judge fitted on {', '.join(inputs)}"
     page = fit_report(result, evaluation, vote_set, title=title, command=command, folds=folds)

@@ -1,0 +1,197 @@
+"""How fast this machine runs a backbone, measured in seconds: what a plan is made of.
+
+Knows nothing of votes, folds and budgets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from litee.config import FitSettings
+from litee.encode.forest import Forest, Pack
+from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.backbones import Backbone
+from litee.finetune.probe import PairStates, fit_probe
+from litee.finetune.trunk import lay_out, pooled
+
+#: Evaluations of the loss in a probe's fit: 68 on average over 32 fits (four votes files, two
+#: backbones, four ridges), 22 to 221; weak ridges on many pairs take the most.
+PROBE_EVALUATIONS = 68
+
+
+#: Every shape of batch leaves compiled kernels and holes in the heap behind: a long training holds
+#: about this many times the memory of its first few steps.
+RETAINED = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a backbone costs here.
+
+    Attributes:
+        frozen: seconds per token and layer of a frozen pass.
+        trained: seconds per token and layer of a LoRA step, forward and backward.
+        spread: largest relative deviation of a timed pass from their median, 0 or more.
+        model_bytes: memory that the loaded backbone holds.
+        load_bytes: memory that loading takes at its peak.
+        frozen_bytes: memory that a frozen pass took on top of it.
+        trained_bytes: memory that a LoRA step took on top of it, per token and layer.
+    """
+
+    frozen: float
+    trained: float
+    spread: float
+    model_bytes: int
+    load_bytes: int
+    frozen_bytes: int
+    trained_bytes: float
+
+
+def measure_rates(
+    backbone: Backbone,
+    forest: Forest,
+    packs: Sequence[Pack],
+    settings: FitSettings,
+    *,
+    model_bytes: int,
+    load_bytes: int,
+    train: bool,
+) -> Rates:
+    """Time some packs of the texts themselves on a few layers.
+
+    Args:
+        backbone: loaded with at least one layer more than `settings.lora_layers`; adapters are
+            added and taken off again.
+        forest: the texts.
+        packs: of the forest, as they will be run; three to five are enough.
+        settings: for the LoRA layers.
+        model_bytes: memory that the loaded backbone holds.
+        load_bytes: memory that loading took at its peak.
+        train: whether LoRA steps are timed, too.
+    """
+    trunk = backbone.trunk
+    depth = trunk.depth
+
+    def frozen(pack: Pack) -> None:
+        trees = lay_out(forest, pack, trunk.device)
+        with torch.inference_mode():
+            pooled(trunk.run(trees, depths=[depth])[depth], trees)
+
+    with PeakMemory() as peak:
+        frozen(packs[0])
+        seconds = np.array([_timed(frozen, pack) / (pack.tokens * depth) for pack in packs])
+    typical = float(np.median(seconds))
+    trained, trained_bytes = 0.0, 0.0
+    if train:
+        trained, trained_bytes = _train(backbone, forest, packs, settings)
+    return Rates(
+        frozen=typical,
+        trained=trained,
+        spread=float(np.abs(seconds / typical - 1).max()),
+        model_bytes=model_bytes,
+        load_bytes=load_bytes,
+        frozen_bytes=peak.bytes,
+        trained_bytes=trained_bytes,
+    )
+
+
+def _train(
+    backbone: Backbone, forest: Forest, packs: Sequence[Pack], settings: FitSettings
+) -> tuple[float, float]:
+    """Seconds and bytes per token and layer of a step."""
+    trunk, layers = backbone.trunk, settings.lora_layers
+    start = trunk.depth - layers
+    adapters = Adapters(trunk, start=start, settings=settings, backbone=backbone.folder.name)
+    adapters.add("timed", seed=0)
+
+    def step(pack: Pack) -> None:
+        trees = lay_out(forest, pack, trunk.device)
+        states = trunk.embed(trees.ids).detach()
+        with adapters.together([Segment("timed", pack.tokens, 0)]):
+            top = trunk.run(trees, start=start, states=states, depths=[trunk.depth])[trunk.depth]
+        pooled(top, trees).square().mean().backward()  # type: ignore[no-untyped-call]
+
+    with PeakMemory() as peak:
+        step(packs[0])
+        seconds = [_timed(step, pack) / (pack.tokens * layers) for pack in packs]
+    adapters.remove()
+    most = max(pack.tokens for pack in packs)
+    return float(np.median(seconds)), peak.bytes * RETAINED / (most * layers)
+
+
+def _timed(work: Callable[[Pack], None], pack: Pack) -> float:
+    started = time.perf_counter()
+    work(pack)
+    return time.perf_counter() - started
+
+
+def probe_seconds(pairs: int, width: int) -> float:
+    """Seconds of one probe's fit on `pairs` pairs with states of `width` numbers."""
+    rng = np.random.default_rng(0)
+    few = min(pairs, 2000)
+    states = rng.normal(size=(2 * few, width)).astype(np.float32)
+    data = PairStates(states, np.arange(few), np.arange(few, 2 * few))
+    shares = rng.dirichlet([1, 1, 1], size=few)
+    steps = 6
+    started = time.perf_counter()
+    fit_probe(data, shares, np.ones(few), ridge=500.0, steps=steps)
+    return (time.perf_counter() - started) / steps * PROBE_EVALUATIONS * pairs / few
+
+
+def probe_bytes(pairs: int, width: int) -> int:
+    """Memory of one probe's fit: states, features and their gradients in float64."""
+    return pairs * width * 8 * 9
+
+
+class PeakMemory:
+    """Largest resident memory within the block above that at its start, in `bytes`.
+
+    On Linux the kernel's high-water mark is reset; where there is none, it stays 0.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        forget_peak()
+        self._before = resident_bytes()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = max(0, _status("VmHWM") - self._before)
+
+
+def forget_peak() -> None:
+    """Let the largest resident memory of this process count from now on (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library can: what comes next is measured."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    file = Path("/proc/self/status")
+    if not file.exists():
+        return 0
+    found = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
