@@ -93,7 +93,7 @@ def agree_with_ratings(
             votes=int(np.isfinite(rated.ratings).sum()),
             prompts=len(np.unique(rated.prompts)),
             systems=rated.system_names,
-            outcome_shares=_shares(truth.counts),
+            outcome_shares=_shares(truth.counts, mirrored=True),
             reliability=reliability(rated.ratings),
             seed=seed,
             resamples=resamples,
@@ -162,9 +162,10 @@ def agree_with_votes(
     )
 
 
-def _shares(counts: Floats) -> tuple[float, float, float]:
+def _shares(counts: Floats, *, mirrored: bool = False) -> tuple[float, float, float]:
+    """Shares of a, b, tie; every pair in both orders when their order is arbitrary."""
     a, b, tie = (float(x) for x in counts.sum(axis=0) / max(counts.sum(), 1.0))
-    return a, b, tie
+    return ((a + b) / 2, (a + b) / 2, tie) if mirrored else (a, b, tie)
 
 
 def _from_answers(

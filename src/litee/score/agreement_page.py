@@ -94,8 +94,8 @@ GROUPS: tuple[tuple[str, Columns], ...] = (
     ),
 )
 
-#: Most metrics in a plot.
-PLOTTED = 30
+#: Most metrics in a plot, and in a table before the rest is folded away.
+PLOTTED = 20
 
 _SHARES = {key for _, columns in GROUPS for key, _, share in columns if share}
 _HEADINGS = {key: name.removesuffix(", %") for key, name, _ in (*MAIN, *MAIN_VOTES)}
@@ -130,7 +130,7 @@ def render_page(page: PageInput) -> str:
     """The page as HTML text."""
     study = page.study
     ranked = sum(m.score(study.primary).value is not None for m in study.metrics)
-    near = study.comparisons[: max(0, ranked - 1)]
+    near = study.comparisons[: max(0, min(ranked, PLOTTED) - 1)]
     return render(
         "agreement.html",
         title=study.title,
