@@ -80,6 +80,14 @@ def test_broken_lines_are_counted_and_left_out(tmp_path):
     assert tally.examples[BROKEN_JSON] == (f"{path}, row 4",)
 
 
+def test_utf_16_is_named(tmp_path):
+    path = tmp_path / "dump.jsonl"
+    path.write_bytes('{"a": 1}\n'.encode("utf-16"))
+    with pytest.raises(InputError, match="UTF-16") as caught:
+        list(json_lines(path, Tally()))
+    assert "iconv -f UTF-16 -t UTF-8 dump.jsonl" in caught.value.fix
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.zst"):
         with pytest.raises(InputError):

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
+from made_up_demonstrations import made_up, read_rows, row, write_rows
 
-from conftest import made_up, read_rows, row, write_rows
 from litee.curate import curating
 from litee.curate.curating import CHOSEN, FULL, NOT_CHOSEN, Sources, curate
 from litee.curate.screening import LEAK, LONG, NO_QUALITY, SAME_ANSWER, SAME_PROMPT, SHORT, WORST
@@ -224,6 +224,10 @@ def test_repeats_are_kept_through_an_interruption_and_renewed_by_new_settings(
             run(path, tmp_path / "o.jsonl")
     run(path, tmp_path / "o.jsonl", near=0.9)
     assert calls == [0.8, 0.8, 0.9]
+    with pytest.raises(ConfigError):
+        run(path, tmp_path / "o.jsonl", quotas=("source:bread=40",))
+    run(path, tmp_path / "o.jsonl", quotas=("source:bread=4",))
+    assert calls == [0.8, 0.8, 0.9, 0.8]
 
 
 def test_the_command_prints_tables_and_json(demos, tmp_path, capsys):

@@ -120,10 +120,15 @@ def json_lines(path: Path, dropped: Tally) -> Iterator[tuple[int, dict[str, obje
     Blank lines are skipped; broken lines are counted by reason.
 
     Raises:
-        InputError: as `open_stream`.
+        InputError: as `open_stream`, and for UTF-16 text.
         DamagedError: as `open_stream`; the records before the damage have been given.
     """
     for number, line in byte_lines(path, dropped):
+        if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            fix = (
+                f"save the file as UTF-8: iconv -f UTF-16 -t UTF-8 {path.name} > fixed-{path.name}"
+            )
+            raise InputError("UTF-16 text, not UTF-8", place=str(path), fix=fix)
         if not line.strip():
             continue
         place = f"{path}, row {number}"

@@ -133,7 +133,7 @@ def curate(
     if (encode is None) != (settings.embedding == "tfidf"):
         raise ConfigError(f"embedding {settings.embedding!r} needs its encoder", fix="use tfidf")
     inputs = sources.hashes()
-    work = _work_folder(out, settings, inputs)
+    work = _work_folder(out, sources, settings, inputs)
     prompts = read_prompts(sources.against)
     reading = Reading(DemonstrationSettings.model_validate({"salvage": sources.salvage}))
     pool = read_pool(
@@ -178,10 +178,16 @@ def curate(
     return found
 
 
-def _work_folder(out: Path, settings: CurateSettings, inputs: dict[str, str]) -> Path:
-    """The folder of slow steps; what another run with other settings left there goes."""
+def _work_folder(
+    out: Path, sources: Sources, settings: CurateSettings, inputs: dict[str, str]
+) -> Path:
+    """The folder of slow steps; what was made from other files or settings goes.
+
+    Only what changes these steps counts, so that after a refused quota nothing is done twice.
+    """
     work = out.with_name(f"{out.name}.work")
-    key = sha256_json({"settings": settings.model_dump(mode="json"), "inputs": inputs})
+    made_with: list[Json] = [settings.near, settings.seed, settings.embedding, settings.embed]
+    key = sha256_json([*made_with, sources.format, sources.salvage, inputs])
     mark = work / "key"
     if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
         shutil.rmtree(work, ignore_errors=True)
