@@ -48,7 +48,7 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], *, by_answers: bool) -> tuple[Candidate, str]:
     """The checkpoint with the best answers, or the lowest held-out loss, or the last.
 
-    LIMA (appendix B) found that perplexity falls while answers get better, so the loss is only
+    LIMA (appendix B) found that perplexity rises while answers get better, so the loss is only
     taken where nothing else is at hand, and that is said.
 
     >>> low, good = Candidate(1, 1, 1.0, -2.0), Candidate(2, 2, 1.5, 3.0)
