@@ -134,7 +134,7 @@ def bench_chat(address: str, settings: ServeSettings, repeats: int) -> dict[str,
 
     def ask(client: httpx2.Client, question: str) -> int:
         body = {
-            "model": settings.backbone,
+            "model": Path(settings.backbone).name,
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
             "repetition_penalty": 1.0,
@@ -230,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judge", required=True)
     parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--backbone", default="smollm2-135m-instruct")
     parser.add_argument("--limit", type=int, default=96, help="pairs that are judged")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hostile", type=int, default=10_000)
@@ -238,13 +239,15 @@ def main() -> None:
     options = parser.parse_args()
     use_threads(options.threads)
     started = time.perf_counter()
-    settings = ServeSettings(threads=options.threads, requests_per_minute=0)
+    settings = ServeSettings(
+        backbone=options.backbone, threads=options.threads, requests_per_minute=0
+    )
     pairs = load_pairs(options.pairs)[: options.limit]
     metrics: dict[str, float] = {"judge.pairs": len(pairs)}
     with running(make_service(settings, judge=options.judge)) as address:
         metrics |= bench_judge(address, options.judge, pairs, options.repeats)
         metrics |= bench_chat(address, settings, options.repeats)
-        statuses = hostile(address, settings.backbone, options.hostile)
+        statuses = hostile(address, Path(settings.backbone).name, options.hostile)
     metrics["hostile_requests"] = sum(statuses.values())
     metrics["server_errors"] = sum(n for status, n in statuses.items() if status >= 500)
     for name, value in metrics.items():

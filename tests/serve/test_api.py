@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -310,19 +311,40 @@ def test_a_bug_in_the_judge_hits_only_the_request_that_has_it(tiny, caplog):
         assert found == [200, 500, 200, 200, 500, 200]
 
 
-def test_a_client_that_leaves_frees_its_place(tiny):
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_place(tiny, monkeypatch, stream):
     service = tiny_service(tiny("llama"), max_new_tokens=400, max_batch=1)
+    engine = service.engine._writer._engine
+    step, cancel = engine.step, engine.cancel
+    written, freed = threading.Event(), threading.Event()
+
+    def once():  # one token, then an answer that never ends
+        if written.is_set():
+            time.sleep(0.002)
+            return []
+        found = step()
+        if found:
+            assert not found[0].finish_reason
+            written.set()
+        return found
+
+    def cancelling(key):
+        cancel(key)
+        freed.set()
+
+    monkeypatch.setattr(engine, "step", once)
+    monkeypatch.setattr(engine, "cancel", cancelling)
     with running(service) as address:
-        body = {"model": "tiny", "messages": HELLO, "stream": True, "temperature": 2}
-        body["repetition_penalty"] = 1.0
-        with httpx2.stream("POST", f"{address}/v1/chat/completions", json=body) as response:
-            next(response.iter_lines())
-        with pytest.raises(httpx2.TimeoutException):
-            whole = {**body, "stream": False}
-            httpx2.post(f"{address}/v1/chat/completions", json=whole, timeout=0.05)
-        until = time.monotonic() + 10
-        while httpx2.get(f"{address}/health").json()["writing"] and time.monotonic() < until:
-            time.sleep(0.02)
+        body = {"model": "tiny", "messages": HELLO, "stream": stream, "seed": 1}
+        data = json.dumps(body).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        port = int(address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(head.encode() + data)
+            assert written.wait(30)
+            assert not freed.is_set()
+        assert freed.wait(30)
         health = httpx2.get(f"{address}/health").json()
         assert (health["writing"], health["waiting"], health["status"]) == (0, 0, "ok")
 

@@ -124,7 +124,7 @@ def test_headers_forbid_what_is_not_needed(target):
         assert b"default-src 'none'; script-src 'self'" in answer
         assert b"frame-ancestors 'none'" in answer
         assert b"x-content-type-options: nosniff" in answer
-        assert b"referrer-policy: no-referrer" in answer
+        assert b"referrer-policy: same-origin" in answer
 
 
 def test_a_body_that_grows_past_the_limit_is_cut_off(target):

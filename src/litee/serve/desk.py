@@ -65,7 +65,8 @@ class Desk:
         self.seats: dict[int, _Seat] = {person.number: _Seat() for person in people}
         self._systems: dict[str, int] = {}
         self._pairs = np.empty((0, 2), dtype=int)
-        self._kinds = np.empty(0, dtype=object)
+        self._main = np.empty(0, dtype=bool)
+        self._checks: list[int] = []
         self._votes = np.empty(0, dtype=int)
         self._held = np.empty(0, dtype=int)
         self._judge = np.empty((0, 3))
@@ -85,8 +86,9 @@ class Desk:
         self.questions += questions
         rows = [[self._system(q.pair.model_a), self._system(q.pair.model_b)] for q in questions]
         self._pairs = np.concatenate([self._pairs, np.array(rows, dtype=int)])
-        kinds = np.array([q.kind for q in questions], dtype=object)
-        self._kinds = np.concatenate([self._kinds, kinds])
+        main = np.array([q.kind == "vote" for q in questions])
+        self._main = np.concatenate([self._main, main])
+        self._checks += [q.number for q in questions if q.kind == "check"]
         none = np.zeros(len(questions), dtype=int)
         self._votes = np.concatenate([self._votes, none])
         self._held = np.concatenate([self._held, none])
@@ -187,11 +189,15 @@ class Desk:
             return np.empty(0, dtype=int)
         if now - self._swept > SWEEP:
             self._sweep(now)
-        wanted = (self._votes + np.maximum(self._held, 0)) < self.settings.people_per_pair
-        wanted &= self._kinds == "vote"
+        wanted = self._taken() < self.settings.people_per_pair
+        wanted &= self._main
         if seat.asked:
             wanted[list(seat.asked)] = False
         return np.flatnonzero(wanted)
+
+    def _taken(self) -> choosing.Ints:
+        """(n,) votes on each pair, with those under way."""
+        return np.asarray(self._votes + np.maximum(self._held, 0))
 
     def _sweep(self, now: float) -> None:
         """Count anew which pairs are held by ballots that are not too old."""
@@ -208,7 +214,7 @@ class Desk:
         if len(seat.asked) < CALM_START:
             return "vote", None
         if draw < self.settings.checks:
-            left = [k for k in np.flatnonzero(self._kinds == "check") if k not in seat.checked]
+            left = [k for k in self._checks if k not in seat.checked]
             if left:
                 return "check", int(rng.choice(left))
         elif draw < self.settings.checks + self.settings.repeats:
@@ -228,9 +234,10 @@ class Desk:
 
     def _choose(self, open_pairs: choosing.Ints, rng: np.random.Generator) -> int:
         choice = self.settings.choice
-        taken = (self._votes + np.maximum(self._held, 0))[open_pairs]
         if choice == "random":
             return int(rng.integers(len(open_pairs)))
+        all_taken = self._taken()
+        taken = all_taken[open_pairs]
         judged = np.isfinite(self._judge[open_pairs]).all(axis=1)
         systems = self._pairs[open_pairs]
         if choice == "informative" and judged.all():
@@ -239,9 +246,11 @@ class Desk:
         if choice == "informative" and len(self._systems) > 1 and (systems >= 0).all():
             gain = choosing.ranking_gain(self._known_strengths(), systems) / (1 + taken)
             return choosing.pick(gain, rng)
-        exposure = np.zeros(len(self._systems) + 1)
-        np.add.at(exposure, self._pairs, (self._votes + np.maximum(self._held, 0))[:, None])
-        exposure[-1] = 0
+        counts = [
+            np.bincount(side + 1, weights=all_taken, minlength=len(self._systems) + 1)
+            for side in self._pairs.T
+        ]
+        exposure = np.append((counts[0] + counts[1])[1:], 0.0)  # −1 finds the last: no name
         return choosing.pick(choosing.fewest(taken, systems, exposure), rng)
 
     def _known_strengths(self) -> choosing.Strengths:

@@ -19,6 +19,11 @@ from litee.serve.ballots import Ballot, PairKind, Person, Purpose, Question
 from litee.serve.tables import AUDIT, BALLOT, PAIR, PERSON, VOTE
 
 
+# made once: these run with every vote
+_ADD_BALLOT = BALLOT.insert()
+_ADD_ACT = VOTE.insert().inline()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredAct:
     """One row of the vote table.
@@ -111,17 +116,16 @@ def people(connection: sa.Connection) -> list[Person]:
 
 def add_ballot(connection: sa.Connection, ballot: Ballot) -> None:
     """Store that a person is shown a pair."""
-    connection.execute(
-        BALLOT.insert().values(
-            id=ballot.id,
-            number=ballot.number,
-            person=ballot.person,
-            pair=ballot.pair,
-            purpose=ballot.purpose,
-            swapped=ballot.swapped,
-            at=ballot.at,
-        )
-    )
+    row = {
+        "id": ballot.id,
+        "number": ballot.number,
+        "person": ballot.person,
+        "pair": ballot.pair,
+        "purpose": ballot.purpose,
+        "swapped": ballot.swapped,
+        "at": ballot.at,
+    }
+    connection.execute(_ADD_BALLOT, row)
 
 
 def add_act(connection: sa.Connection, act: StoredAct) -> None:
@@ -130,17 +134,16 @@ def add_act(connection: sa.Connection, act: StoredAct) -> None:
     Raises:
         sqlalchemy.exc.IntegrityError: the ballot has this revision already.
     """
-    connection.execute(
-        VOTE.insert().values(
-            ballot=act.ballot,
-            revision=act.revision,
-            kind=act.act,
-            winner=None if act.winner is None else act.winner.value,
-            details=dict(act.details),
-            seconds=act.seconds,
-            at=act.at,
-        )
-    )
+    row = {
+        "ballot": act.ballot,
+        "revision": act.revision,
+        "kind": act.act,
+        "winner": None if act.winner is None else act.winner.value,
+        "details": dict(act.details),
+        "seconds": act.seconds,
+        "at": act.at,
+    }
+    connection.execute(_ADD_ACT, row)
 
 
 def acts(connection: sa.Connection, ballot: str | None = None) -> Iterator[StoredAct]:

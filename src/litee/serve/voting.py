@@ -24,6 +24,9 @@ from litee.serve.ballots import (
 from litee.serve.page import Page, RefusedError, Session
 from litee.serve.rendering import to_html
 
+#: Sheets kept ready in memory.
+SHEETS = 2000
+
 _WORDS = (("left", "A"), ("right", "B"), ("tie", "Tie"), ("both_bad", "Both bad"))
 
 
@@ -84,6 +87,7 @@ class VoterRoutes:
 
     def __init__(self, page: Page) -> None:
         self.page, self.campaign = page, page.campaign
+        self._sheets: dict[tuple[str, int, str], str] = {}
         self.router = APIRouter()
         add = self.router.add_api_route
         add("/", self.front, methods=["GET"], response_model=None)
@@ -169,6 +173,16 @@ class VoterRoutes:
         )
 
     def _sheet(self, session: Session, sheet: Sheet) -> str:
+        """The ballot's HTML; it is asked for again with every vote before it is its turn."""
+        key = (sheet.ballot, sheet.revision, session.token)
+        found = self._sheets.get(key)
+        if found is None:
+            found = self._sheets[key] = self._render(session, sheet)
+            while len(self._sheets) > SHEETS:
+                del self._sheets[next(iter(self._sheets))]
+        return found
+
+    def _render(self, session: Session, sheet: Sheet) -> str:
         settings = self.page.settings
         turns = [
             tuple(map(to_html, turn))
@@ -185,7 +199,6 @@ class VoterRoutes:
             sides=_WORDS,
             grades=GRADES,
             max_comment=MAX_COMMENT,
-            last=self.campaign.desk.last_act(_person(session).number) is not None,
         )
 
 
