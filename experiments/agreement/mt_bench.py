@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 TEXT = "length,words,distinct_1,distinct_2,repetition"
 #: The local language model: half of the default text, as it runs on a CPU.
-LLM_SETTINGS = "model: smollm2-135m-instruct\nmax_text_tokens: 256\ndtype: auto\n"
+LLM_SETTINGS = "model: smollm2-135m-instruct\nmax_text_tokens: 256\ndtype: bfloat16\n"
 METRICS = f"gpt4,judge,judge.reward,llm,llm.verdict,{TEXT}"
 NOTES = (
     "GPT-4's verdicts are those published with the votes (pair judge, both orders; inconsistent "

@@ -113,19 +113,39 @@ def test_result_is_what_its_fields_say():
     assert Result("x", "c", "2026-01-01", receipt, {}).missing_metrics == ()
 
 
-def test_many_figures_become_a_grid(result, tmp_path):
+def test_many_figures_become_a_grid_of_the_best(result, tmp_path):
     few = {f"m{k}.{f}": k / 100 for k in range(40) for f in ("odd", "decisive_accuracy")}
-    few["people.decisive_accuracy"] = 0.75
-    ends = {"m0.decisive_accuracy": (-0.1, 0.1)}
+    few |= {"people.decisive_accuracy": 0.75, "length.decisive_accuracy": 0.01}
+    ends = {"m39.decisive_accuracy": (-0.1, 0.5)}
     write_result(tmp_path, replace(result, metrics=few, intervals=ends, tables={}))
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| | decisive_accuracy |\n" in page and "| m0 | 0 [-0.1, 0.1] |" in page
-    assert "| m11 | 0.11 |" in page and "| m12 |" not in page and "| people | 0.75 |" in page
-    assert f"{81 - 13} more figures" in page
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "|--" not in line]
+    assert rows[:2] == ["| | decisive_accuracy |", "| m39 | 0.39 [-0.1, 0.5] |"]
+    assert rows[-3:] == ["| m27 | 0.27 |", "| length | 0.01 |", "| people | 0.75 |"]
+    assert f"{82 - 15} more figures are in [demo.json](demo.json)." in page
 
 
 def test_few_names_with_many_figures_are_columns(result, tmp_path):
-    grid = {f"{s}.f{k}": k for s in ("one", "two") for k in range(40)}
+    grid = {f"{s}.f{k}": k for s in ("one", "two") for k in range(15)}
     write_result(tmp_path, replace(result, metrics=grid, intervals={}, tables={}))
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| | one | two |" in page and "| f39 | 39 | 39 |" in page and "more figures" not in page
+    assert "| | one | two |" in page and "| f14 | 14 | 14 |" in page and "more figures" not in page
+
+
+def test_headlines_and_required_figures_come_before_others(result, tmp_path):
+    metrics = {**{f"other_{k}": k for k in range(30)}, **result.metrics}
+    write_result(tmp_path, replace(result, metrics=metrics))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| other_10 | 10 |" in page and "| other_11 |" not in page
+    assert "| floor_log_loss | 1.07 |" in page and "19 more figures" in page
+
+
+def test_tables_are_folded_and_long_ones_named(result, tmp_path):
+    tables = {"a & b": [{"k": 1}, {"k": 2}], "long": [{"k": k} for k in range(21)], "empty": []}
+    write_result(tmp_path, replace(result, tables=tables))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "<details>\n<summary>a &amp; b</summary>\n\n| k |\n|---|\n| 1 |\n| 2 |\n\n</details>"
+        in page
+    )
+    assert "Tables in [demo.json](demo.json): long." in page

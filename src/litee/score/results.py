@@ -6,6 +6,7 @@ Knows nothing of how a study runs or what its metrics mean.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from typing import cast
 
 from litee.errors import InputError
 from litee.rundir import Json, Receipt, write_json, write_text
+from litee.score.headlines import headlines
 
 INDEX = "README.md"
 
@@ -57,14 +59,11 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "hardening": ("faults", "corrupted_loaded", "fuzz_inputs", "crashes"),
 }
 
-#: More metrics than this become a grid.
-_MANY = 60
+#: Rows of figures and of a table at most; the others stay in the JSON.
+_ROWS, _TABLE_ROWS = 15, 20
 
-#: Rows of a table beyond which it stays in the JSON.
-_LONGEST = 30
-
-#: Rows and columns of a grid at most, and the figures and rows that are always in it.
-_ROWS, _COLUMNS = 12, 5
+#: Columns of a grid at most, the figures that come first, and the rows that are always in it.
+_COLUMNS = 5
 _FIRST = (
     "decisive_accuracy",
     "pairwise_accuracy",
@@ -72,13 +71,13 @@ _FIRST = (
     "pearson_item",
     "spearman_system",
 )
-_ALWAYS = frozenset({"length", "people", "chance"})
+_ALWAYS = ("length", "people", "chance")
 
 _KEYS = ("name", "command", "date", "receipt", "metrics", "intervals", "tables", "notes")
 _HEAD = """# Results
 
-Generated from the JSON files in this folder; do not edit. Each file names the command that
-wrote it. Intervals are 95 %.
+Generated from the JSON files in this folder; do not edit. Each file has the command that wrote it,
+all figures, their intervals (95 %) and tables; here are the first ones.
 """
 
 
@@ -226,8 +225,7 @@ def _section(result: Result) -> str:
         "",
         *_metrics(result),
     ]
-    for title, table in result.tables.items():
-        lines += _table(title, table)
+    lines += _tables(result)
     if result.missing_metrics:
         lines += ["", f"**Missing:** {', '.join(result.missing_metrics)}."]
     if result.notes:
@@ -236,16 +234,33 @@ def _section(result: Result) -> str:
 
 
 def _metrics(result: Result) -> list[str]:
-    """One row per metric; many metrics of the form `row.figure` as a grid of the first rows."""
-    grid = _Grid.of(result) if len(result.metrics) > _MANY else None
+    """The first metrics, one a row; those of the form `row.figure` as a grid."""
+    grid = _Grid.of(result) if len(result.metrics) > _ROWS else None
     if grid is not None:
         return grid.lines(result)
+    first = _first(result)
     lines = ["| metric | value | 95 % interval |", "|---|--:|--:|"]
-    for key, value in result.metrics.items():
+    for key in first:
         ends = result.intervals.get(key)
         shown = f"{_number(ends[0])} to {_number(ends[1])}" if ends else ""
-        lines.append(f"| {_cell(key)} | {_number(value)} | {shown} |")
-    return lines
+        lines.append(f"| {_cell(key)} | {_number(result.metrics[key])} | {shown} |")
+    return [*lines, *_left(result, len(first))]
+
+
+def _first(result: Result) -> list[str]:
+    """At most `_ROWS` metrics in the file's order: headlines, required ones, then the others."""
+    wanted = [*headlines(result.name, result.metrics), *REQUIRED.get(result.name, ())]
+    chosen = [*dict.fromkeys(k for k in (*wanted, *result.metrics) if k in result.metrics)][:_ROWS]
+    return [key for key in result.metrics if key in chosen]
+
+
+def _left(result: Result, shown: int) -> list[str]:
+    left = len(result.metrics) - shown
+    return ["", f"{left:,} more figures are in {_json(result)}."] if left else []
+
+
+def _json(result: Result) -> str:
+    return f"[{result.name}.json]({result.name}.json)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,30 +276,37 @@ class _Grid:
         parts = [key.rpartition(".") for key in result.metrics if "." in key]
         names = tuple(dict.fromkeys(name for name, _, _ in parts))
         figures = tuple(dict.fromkeys(figure for _, _, figure in parts))
-        if len(parts) < 0.9 * len(result.metrics) or len(names) < 2:
+        if len(parts) < 0.9 * len(result.metrics) or len(names) < 2 or len(figures) < 2:
             return None
         return cls(names, figures)
 
     def lines(self, result: Result) -> list[str]:
-        """Names as columns when they are few, else the first names with the first figures."""
+        """Names as columns when they are few, else as rows, the best first."""
         if len(self.names) <= _COLUMNS:
-            rows, columns = self.figures, self.names
+            first = {key.rpartition(".")[2] for key in headlines(result.name, result.metrics)}
+            rows = tuple(sorted(self.figures, key=lambda figure: figure not in first)[:_ROWS])
+            columns = self.names
             keys = [[f"{name}.{figure}" for name in columns] for figure in rows]
         else:
             known = [f for f in _FIRST if f in self.figures]
             columns = tuple(known or self.figures[:_COLUMNS])
-            last = [name for name in self.names[_ROWS:] if name in _ALWAYS]
-            rows = (*self.names[:_ROWS], *last)
+            rows = self._best(result, columns[0])
             keys = [[f"{name}.{figure}" for figure in columns] for name in rows]
         lines = ["| | " + " | ".join(map(_cell, columns)) + " |", "|---|" + "--:|" * len(columns)]
         for row, line in zip(rows, keys, strict=True):
             cells = [_with_interval(result, key) for key in line]
             lines.append(f"| {_cell(row)} | " + " | ".join(cells) + " |")
-        left = len(result.metrics) - sum(key in result.metrics for line in keys for key in line)
-        where = f"[{result.name}.json]({result.name}.json)"
-        if left:
-            lines += ["", f"{left:,} more figures, with all intervals, are in {where}."]
-        return lines
+        return [*lines, *_left(result, sum(key in result.metrics for line in keys for key in line))]
+
+    def _best(self, result: Result, figure: str) -> tuple[str, ...]:
+        """Rows by falling figure; people and chance come last, and length is always there."""
+        value = result.metrics.get
+        fixed = [name for name in _ALWAYS if name in self.names]
+        others = sorted(
+            (name for name in self.names if name not in fixed),
+            key=lambda name: -value(f"{name}.{figure}", float("-inf")),
+        )
+        return (*others[: _ROWS - len(fixed)], *fixed)
 
 
 def _with_interval(result: Result, key: str) -> str:
@@ -295,21 +317,35 @@ def _with_interval(result: Result, key: str) -> str:
     return _number(result.metrics[key]) + shown
 
 
+def _tables(result: Result) -> list[str]:
+    """Short tables, each to be unfolded; the names of the others."""
+    lines: list[str] = []
+    others: list[str] = []
+    for title, table in result.tables.items():
+        found = _table(title, table)
+        lines += found
+        if not found and table:
+            others.append(title)
+    if others:
+        lines += ["", f"Tables in {_json(result)}: {', '.join(others)}."]
+    return lines
+
+
 def _table(title: str, table: Json) -> list[str]:
-    """A list of flat records with the same keys as Markdown; anything else stays in the JSON."""
-    if not isinstance(table, Sequence) or isinstance(table, str) or not 0 < len(table) <= _LONGEST:
+    """A short list of flat records with the same keys as Markdown; nothing for anything else."""
+    if isinstance(table, str) or not isinstance(table, Sequence):
         return []
-    first = table[0]
-    if not isinstance(first, Mapping):
+    if not 0 < len(table) <= _TABLE_ROWS or not isinstance(table[0], Mapping):
         return []
-    keys = list(first)
+    keys = list(table[0])
     rows = [list(row.values()) for row in table if isinstance(row, Mapping) and list(row) == keys]
     flat = all(not isinstance(v, Mapping | list | tuple) for row in rows for v in row)
     if len(rows) != len(table) or not flat:
         return []
-    lines = ["", f"**{_cell(title)}**", "", "| " + " | ".join(map(_cell, keys)) + " |"]
-    lines.append("|" + "---|" * len(keys))
-    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    head = ["", "<details>", f"<summary>{html.escape(title)}</summary>", ""]
+    lines = ["| " + " | ".join(map(_cell, keys)) + " |", "|" + "---|" * len(keys)]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return [*head, *lines, "", "</details>"]
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,127 @@
+"""Which figures of a results file are shown first, and in what words.
+
+The README shows only these, results/README.md begins with them. Knows nothing of files and pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+
+#: Result → metric (a name or a pattern) → words. What stands before the dot of a metric that a
+#: pattern finds is put before the words.
+HEADLINES: Mapping[str, Mapping[str, str]] = {
+    "agreement_dstc9": {
+        "bertscore_r.decisive_accuracy": "decisive pairs: BERTScore recall",
+        "chrf.decisive_accuracy": "chrF",
+        "rouge1.decisive_accuracy": "ROUGE-1",
+        "length.decisive_accuracy": "length",
+        "people.decisive_accuracy": "one rater",
+    },
+    "agreement_hanna": {
+        "BERTScore Recall.spearman_item": "Spearman with the mean rating: BERTScore recall",
+        "chrF.spearman_item": "chrF",
+        "ROUGE-1 F-Score.spearman_item": "ROUGE-1",
+        "people.spearman_item": "one rater with the other two",
+    },
+    "agreement_mt_bench": {
+        "gpt4.pairwise_accuracy": "three-way: GPT-4",
+        "judge.pairwise_accuracy": "our judge",
+        "llm.pairwise_accuracy": "SmolLM2-135M",
+        "length.pairwise_accuracy": "length",
+        "people.pairwise_accuracy": "two people",
+    },
+    "agreement_travel": {
+        "meteor.spearman_item": "Spearman with GPT-4's ratings, 16 systems: METEOR",
+        "similarity.spearman_item": "similarity",
+        "rouge1.spearman_item": "ROUGE-1",
+        "faithfulness_ragas.spearman_item": "Ragas faithfulness",
+    },
+    "demo": {
+        "log_loss": "log loss",
+        "floor_log_loss": "best floor",
+        "accuracy": "accuracy",
+        "seconds": "seconds",
+    },
+    "engine_cpu": {
+        "train_speedup_pairjudge": "training, times faster than pairjudge",
+        "predict_speedup_pairjudge": "prediction, times faster",
+        "ensemble5_train_ratio": "training five members costs, times one",
+        "ensemble5_predict_ratio": "predicting with five, times one",
+    },
+    "in_source": {"*.log_loss": "log loss"},
+    "mt_bench_transfer": {
+        "log_loss": "log loss",
+        "prior_log_loss": "constant prediction",
+        "statistics_log_loss": "text statistics",
+        "accuracy": "accuracy",
+        "gpt4_accuracy": "GPT-4's accuracy",
+    },
+    "ranking": {
+        "mt_bench_human.speedup_evalica": "1,000 resamples, times faster than evalica: MT-Bench",
+        "guanaco_vicuna80.speedup_evalica": "guanaco",
+        "llmfao.speedup_evalica": "llmfao",
+        "pandalm.speedup_evalica": "pandalm",
+    },
+    "retrieval": {
+        "hybrid.recall_at_5": "recall@5, both joined",
+        "embeddings.recall_at_5": "by meaning",
+        "bm25.recall_at_5": "by words",
+        "index_seconds": "seconds to index 100,000 chunks",
+    },
+    "text_metrics": {
+        "answers_per_second": "answers a second through all text metrics",
+        "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
+    },
+    "travel_metrics": {
+        "max_abs_error_rouge1": "largest deviation from the published table: ROUGE-1",
+        "max_abs_error_rougeL": "ROUGE-L",
+        "max_abs_error_bleu": "BLEU",
+        "max_abs_error_bertscore_f1": "BERTScore",
+        "max_abs_error_dot_golden": "similarity",
+    },
+}
+
+
+def headlines(name: str, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Metric → words for what is shown of a result, in order.
+
+    Without an entry in `HEADLINES`: people and the three metrics with the best accuracy on pairs,
+    else log loss and accuracy, else the first four.
+
+    Args:
+        name: of the result.
+        metrics: that it has.
+
+    >>> headlines("in_source", {"pandalm.log_loss": 0.7, "pandalm.accuracy": 0.6})
+    {'pandalm.log_loss': 'pandalm log loss'}
+    >>> headlines("other", {"log_loss": 0.7, "seconds": 3})
+    {'log_loss': 'log loss'}
+    """
+    known = HEADLINES.get(name, {})
+    found = {
+        metric: f"{metric.partition('.')[0]} {words}" if "*" in pattern else words
+        for pattern, words in known.items()
+        for metric in metrics
+        if fnmatch(metric, pattern)
+    }
+    if found:
+        return found
+    best = _best(metrics)
+    if best:
+        return best
+    usual = [metric for metric in ("log_loss", "accuracy") if metric in metrics]
+    return {metric: metric.replace("_", " ") for metric in usual or list(metrics)[:4]}
+
+
+def _best(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Accuracy on pairs of people and the three best metrics; empty without such figures."""
+    found = {
+        name: value
+        for name, value in metrics.items()
+        if name.endswith(".pairwise_accuracy") and not name.startswith(("people.", "chance."))
+    }
+    best = sorted(found, key=lambda name: -found[name])[:3]
+    people = [name for name in ("people.pairwise_accuracy",) if name in metrics]
+    shown = [*people, *best] if best else []
+    return {name: f"{name.partition('.')[0]}, accuracy on pairs" for name in shown}
