@@ -95,7 +95,7 @@ def _upper_tail(z: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(1.5976 * z + 0.07056 * z**3)))
 
 
-def judge_gain(probabilities: Floats, votes: Floats) -> Floats:
+def judge_gain(probabilities: Floats, votes: Floats | Ints) -> Floats:
     """What one more vote on a pair is expected to teach a judge: its entropy, shared among votes.
 
     (m,) H(p) / (1 + votes): uncertainty sampling (Lewis & Gale 1994), turned down where people have

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from litee.serve.vote_settings import VoteSettings
 #: Tried first when no port is named, then the following ones.
 FIRST_PORT = 8787
 _TRIES = 50
+#: Seconds after which the thread that stores and the one that answers take turns: with Python's
+#: default of 5 ms one vote in twenty waits 20 ms longer.
+TURN = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,7 @@ def _serve(
             tuple((p, f"{address}/join/{links.person_token(p)}") for p in people),
         )
     )
+    sys.setswitchinterval(TURN)
     # uvicorn finishes what is under way and then raises the signal again
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

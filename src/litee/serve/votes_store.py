@@ -18,7 +18,6 @@ from litee.rundir import Json
 from litee.serve.ballots import Ballot, PairKind, Person, Purpose, Question
 from litee.serve.tables import AUDIT, BALLOT, PAIR, PERSON, VOTE
 
-
 # made once: these run with every vote
 _ADD_BALLOT = BALLOT.insert()
 _ADD_ACT = VOTE.insert().inline()
