@@ -2,11 +2,11 @@
 
     python benchmarks/best_of_n.py PROMPTS --judge JUDGE --independent OTHER
 
-Writes results/best_of_n.json and docs/images/best_of_n.png. Every prompt is answered 32 times; one
-set of samples gives the whole curve by the unbiased estimator over its order statistics. The win
-rate of best-of-8 is measured on three disjoint sets of eight samples, each against a ninth sample
-that the judge did not choose from. Answers lie in --work and are not written twice: the same
-command goes on where it was stopped.
+Writes results/best_of_n.json and docs/images/best_of_n.png. Every prompt is answered --samples
+times; one set of samples gives the whole curve by the unbiased estimator over its order statistics.
+The win rate of best-of-8 is measured on as many disjoint sets of eight samples as there are, each
+against a ninth sample that the judge did not choose from. Answers lie in --work and are not written
+twice: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ from litee.score.comparison import compare_systems
 from litee.score.intervals import RESAMPLES
 from litee.score.results import new_result, write_result
 
-SAMPLES, BEST = 32, 8
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+BEST = 8
 BLOCK = BEST + 1
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 NOTES = (
     "Rewards are in standard deviations of a single sample's reward within a prompt, from the "
@@ -77,18 +77,19 @@ class Sampled:
 
 
 def sample(options: argparse.Namespace) -> Sampled:
-    """32 answers to every prompt, from the file of an earlier run where there is one."""
+    """Answers to every prompt, from the file of an earlier run where there is one."""
     out = options.work / "answers.jsonl"
     if not out.exists():
         settings = GenerateSettings(
             backbone=options.backbone,
-            samples=SAMPLES,
+            samples=options.samples,
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             top_p=options.top_p,
             repetition_penalty=options.repetition_penalty,
             threads=options.threads,
-            max_batch=32,
+            max_batch=64,
+            dtype=options.dtype,
             seed=0,
         )
         found = read_prompts(options.prompts).prompts[: options.limit]
@@ -98,20 +99,21 @@ def sample(options: argparse.Namespace) -> Sampled:
             adapters["adapter"] = options.adapter
             inputs["adapter"] = adapter_sha256(options.adapter)
         model = GenerationModel(settings, adapters)
-        engine = Engine(model, max_batch=32, max_batch_tokens=settings.max_batch_tokens)
+        engine = Engine(model, max_batch=64, max_batch_tokens=settings.max_batch_tokens)
         name = "adapter" if adapters else BASE
         task = Task(found, settings, options.backbone, adapter=name, inputs=inputs)
         with progress("answering", len(found), "prompts") as advance:
             answer_prompts(task, engine, out, resume=True, advance=advance)
-    return read_answers(out)
+    return read_answers(out, options.samples)
 
 
-def read_answers(path: Path) -> Sampled:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_answers(path: Path, samples: int) -> Sampled:
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
     prompts: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for row in rows:
         prompts.setdefault(_turns(row["prompt"]), []).append(_turns(row["answer"]))
-    return Sampled(tuple(prompts), tuple(tuple(several[:SAMPLES]) for several in prompts.values()))
+    return Sampled(tuple(prompts), tuple(tuple(several[:samples]) for several in prompts.values()))
 
 
 def _turns(value: str | list[str]) -> tuple[str, ...]:
@@ -143,10 +145,10 @@ def standardised(rewards: np.ndarray) -> np.ndarray:
 
 
 def curve(
-    by: np.ndarray, values: np.ndarray, seed: int = 0
+    by: np.ndarray, values: np.ndarray, sizes: Sequence[int], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over prompts for every n, and its 95 % interval."""
-    each = best_of_curve(by, values, SIZES)
+    each = best_of_curve(by, values, sizes)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(each), (RESAMPLES, len(each)))
     low, high = np.percentile(each[drawn].mean(1), [2.5, 97.5], axis=0)
@@ -159,7 +161,7 @@ def best_of_eight(
     """Pairs of a best-of-8 pick (A) and a ninth sample (B), their prompts, the verdicts."""
     pairs, groups = [], []
     for k, (prompt, answers) in enumerate(zip(sampled.prompts, sampled.answers, strict=True)):
-        for start in range(0, SAMPLES - BLOCK + 1, BLOCK):
+        for start in range(0, len(answers) - BLOCK + 1, BLOCK):
             best = start + best_index(rewards[k, start : start + BEST].tolist())
             base = start + BEST
             pairs.append(Pair(f"{k}-{start}", prompt, answers[best], answers[base]))
@@ -168,9 +170,11 @@ def best_of_eight(
     return pairs, groups, verdicts
 
 
-def draw(lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
+def draw(
+    lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], sizes: Sequence[int], path: Path
+) -> None:
     """Reward against KL, with intervals."""
-    kl = [kl_bound(n) for n in SIZES]
+    kl = [kl_bound(n) for n in sizes]
     with mpl.rc_context({"font.size": 11}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -180,7 +184,7 @@ def draw(lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path
         axes.set_xlabel("KL from one sample: log n − (n − 1)/n, nats")
         axes.set_ylabel("reward, in deviations of a sample")
         axes.set_xlim(-0.05, max(kl) * 1.05)
-        for n, x in zip(SIZES, kl, strict=True):
+        for n, x in zip(sizes, kl, strict=True):
             if n in (1, 2, 4, 8, 16, 32):
                 axes.annotate(f"n={n}", (x, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
         axes.grid(alpha=0.25)
@@ -197,7 +201,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="smollm2-135m-instruct")
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--limit", type=int, default=80, help="prompts")
+    parser.add_argument("--samples", type=int, default=32, help=f"per prompt, {BLOCK} or more")
     parser.add_argument("--max-new-tokens", type=int, default=160)
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--top-p", type=float, default=0.9)
     parser.add_argument("--repetition-penalty", type=float, default=1.2)
@@ -211,23 +217,26 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.samples < BLOCK:
+        sys.exit(f"--samples must be {BLOCK} or more: best-of-{BEST} meets a sample of its own")
+    sizes = [n for n in SIZES if n <= options.samples]
     sampled = sample(options)
     started = time.perf_counter()
-    if min(map(len, sampled.answers)) < SAMPLES:
-        sys.exit(f"{options.work}/answers.jsonl has fewer than {SAMPLES} answers to a prompt")
+    if min(map(len, sampled.answers)) < options.samples:
+        sys.exit(f"{options.work}/answers.jsonl has fewer than {options.samples} answers to one")
     judges = {k: Judge.from_pretrained(getattr(options, k)) for k in ("judge", "independent")}
     rewards = {k: rewards_of(j, k, sampled, options.work) for k, j in judges.items()}
     scaled = {k: standardised(r) for k, r in rewards.items()}
     lines = {
-        "the judge that chooses": curve(rewards["judge"], scaled["judge"]),
-        "independent judge": curve(rewards["judge"], scaled["independent"]),
+        "the judge that chooses": curve(rewards["judge"], scaled["judge"], sizes),
+        "independent judge": curve(rewards["judge"], scaled["independent"], sizes),
     }
-    length = best_of_curve(rewards["judge"], sampled.lengths, SIZES).mean(0)
+    length = best_of_curve(rewards["judge"], sampled.lengths, sizes).mean(0)
     pairs, groups, verdicts = best_of_eight(sampled, rewards["judge"], judges["independent"])
     compared = compare_systems(
         pairs, {"independent": verdicts}, names=("best of 8", "one sample"), groups=groups
     ).judged[0]
-    metrics, intervals = figures(lines, length, SIZES)
+    metrics, intervals = figures(lines, length, sizes)
     for name, score in (
         ("win_rate", compared.win_rate),
         ("win_rate_length_controlled", compared.length_controlled),
@@ -248,7 +257,7 @@ def main() -> None:
         metrics["correlation_of_judges_within_prompts"] = float(np.mean(agreement))
     metrics["seconds"] = round(time.perf_counter() - started + spent(options.work), 1)
     report(metrics, intervals, options)
-    draw(lines, options.figure)
+    draw(lines, sizes, options.figure)
 
 
 def spent(work: Path) -> float:

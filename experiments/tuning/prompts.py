@@ -3,8 +3,8 @@
     python experiments/tuning/prompts.py DATA OUT
 
 writes OUT/test.jsonl (the first turns of the 80 MT-Bench questions) and OUT/train.jsonl (the
-instructions of the self-instruct seed tasks, the Vicuna questions, the ELI5 questions). A training
-prompt that is a near duplicate of a test prompt is left out and counted.
+instructions of the self-instruct seed tasks, the Vicuna questions, the ELI5 questions, shuffled). A
+training prompt that is a near duplicate of a test prompt is left out and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from litee.collect.folds import group_prompts
 from litee.collect.votes import load_pairs
@@ -39,6 +41,7 @@ def main(arguments: list[str]) -> int:
     kept = [
         text for text, group in zip(train, groups[len(test) :], strict=True) if group not in taken
     ]
+    kept = [kept[k] for k in np.random.default_rng(0).permutation(len(kept))]
     for name, chosen in (("test", test), ("train", kept)):
         lines = [json.dumps({"id": f"{name}-{k}", "prompt": t}) for k, t in enumerate(chosen)]
         write_text(out / f"{name}.jsonl", "\n".join(lines) + "\n")

@@ -55,6 +55,10 @@ def test_prompts_in_every_layout(tmp_path):
         ("3", (" two ",), "s"),
         ("4", ("one",), "s"),
     ]
+    odd = prompts_of(
+        tmp_path, "one\u2028two\x0cthree\r\nfour\n", "p.txt"
+    )  # only newlines end lines
+    assert [p.turns for p in odd.prompts] == [("one\u2028two\x0cthree",), ("four",)]
     lines = [
         {"question_id": 81, "prompt": ["first", "second"]},
         {"question_id": 82, "prompt": " "},

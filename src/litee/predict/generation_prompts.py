@@ -136,7 +136,7 @@ def _prompts(
 
 def _lines(path: Path, system: str) -> Iterator[tuple[str, Prompt]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         fix = "check the path; the file must be UTF-8"
         raise InputError(f"cannot read: {error}", place=str(path), fix=fix) from error

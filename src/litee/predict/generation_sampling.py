@@ -14,8 +14,8 @@ from torch import Tensor
 
 from litee.predict.generation_settings import SamplingSettings
 
-#: Tokens that are looked at before the whole vocabulary is sorted.
-_FEW = 256
+#: Most probable tokens that are looked at, one after the other, before all are sorted.
+_WIDTHS = (256, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +104,29 @@ def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Tensor) -> Ten
     scaled = logits[rows].float()
     scaled = (scaled - scaled.amax(-1, keepdim=True)) / heat
     log_total = scaled.logsumexp(-1, keepdim=True)
-    few = min(_FEW, logits.shape[1])
-    top, ids = scaled.topk(few, dim=-1)
-    probabilities = (top - log_total).double().exp()
-    if few < logits.shape[1] and bool((probabilities.sum(-1) < mass).any()):
-        top, ids = scaled.sort(dim=-1, descending=True, stable=True)
-        probabilities = (top - log_total).double().exp()
-    after = probabilities.cumsum(-1)
-    inside = (after - probabilities) < mass[:, None]
-    kept = (probabilities * inside).sum(-1)
-    target = uniforms.to(device=device, dtype=torch.float64)[rows] * kept
-    position = (after <= target[:, None]).sum(-1, keepdim=True)
-    last = inside.sum(-1, keepdim=True) - 1
-    chosen[rows] = ids.gather(-1, torch.minimum(position, last))[:, 0]
+    uniforms = uniforms.to(device=device, dtype=torch.float64)[rows]
+    vocabulary = logits.shape[1]
+    left = torch.arange(len(warm), device=device)
+    for width in (*(w for w in _WIDTHS if w < vocabulary), vocabulary):
+        part = scaled[left]
+        if width < vocabulary:
+            top, ids = part.topk(width)
+        else:
+            top, ids = part.sort(dim=-1, descending=True, stable=True)
+        shares = (top - log_total[left]).double().exp()
+        tokens = ids.gather(-1, _places(shares, mass[left], uniforms[left])[:, None])[:, 0]
+        enough = shares.sum(-1) >= mass[left] if width < vocabulary else left >= 0
+        chosen[rows[left[enough]]] = tokens[enough]
+        left = left[~enough]
+        if not len(left):
+            break
     return chosen
+
+
+def _places(shares: Tensor, mass: Tensor, uniforms: Tensor) -> Tensor:
+    """(rows,) places in the descending (rows, width) shares at which the uniforms fall."""
+    after = shares.cumsum(-1)
+    inside = (after - shares) < mass[:, None]
+    target = uniforms * (shares * inside).sum(-1)
+    place = (after <= target[:, None]).sum(-1)
+    return torch.minimum(place, inside.sum(-1) - 1)
