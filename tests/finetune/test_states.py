@@ -264,3 +264,22 @@ def test_remove_leaves_nothing(backbone, tmp_path):
     store.fill(title="test")
     store.remove()
     assert not (tmp_path / "store").exists()
+
+
+def test_passes_side_by_side_give_the_same_bytes(backbone, tmp_path):
+    forest = forest_of(range(10))
+    alone = PooledStore(backbone, DEPTHS, folder=tmp_path / "alone").compute(forest, title="")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        both = PooledStore(backbone, DEPTHS, folder=tmp_path / "both").compute(forest, title="")
+        store = token_store(backbone, forest, tmp_path / "tokens")
+        store.fill(title="")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert both.tobytes() == alone.tobytes()
+    plain = token_store(backbone, forest, tmp_path / "plain")
+    plain.fill(title="")
+    for pack in all_packs(forest):
+        assert torch.equal(store.states(pack), plain.states(pack))

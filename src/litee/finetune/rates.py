@@ -21,6 +21,7 @@ from litee.config import FitSettings
 from litee.encode.forest import Forest, Pack
 from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.backbones import Backbone
+from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, fit_probe
 from litee.finetune.trunk import lay_out, pooled
 
@@ -73,7 +74,7 @@ def measure_rates(
         backbone: loaded with at least one layer more than `settings.lora_layers`; adapters are
             added and taken off again.
         forest: the texts.
-        packs: of the forest, as they will be run; three to five are enough.
+        packs: of the forest, as they will be run; three to five times `passes_at_once` are enough.
         settings: for the LoRA layers.
         model_bytes: memory that the loaded backbone holds.
         load_bytes: memory that loading took at its peak.
@@ -87,9 +88,16 @@ def measure_rates(
         with torch.inference_mode():
             pooled(trunk.run(trees, depths=[depth])[depth], trees)
 
+    def at_once(some: Sequence[Pack]) -> float:
+        started = time.perf_counter()
+        list(side_by_side(frozen, some, device=trunk.device))
+        return (time.perf_counter() - started) / (sum(p.tokens for p in some) * depth)
+
+    count = passes_at_once()
     with PeakMemory() as peak:
         frozen(packs[0])
-        seconds = np.array([_timed(frozen, pack) / (pack.tokens * depth) for pack in packs])
+        rounds = [packs[k : k + count] for k in range(0, len(packs), count)]
+        seconds = np.array([at_once(some) for some in rounds if len(some) == count])
     typical = float(np.median(seconds))
     trained, trained_bytes = 0.0, 0.0
     if train:

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from torch import Tensor
 from litee.encode.forest import Forest, Pack, pack_leaves
 from litee.finetune.backbones import Backbone, cache_folder
 from litee.finetune.deadline import Deadline
+from litee.finetune.parallel import side_by_side
 from litee.finetune.trunk import Trunk, lay_out, pooled
 from litee.progress import progress
 from litee.rundir import atomic_path, write_error, write_json
@@ -106,8 +108,8 @@ class PooledStore:
         with progress(title, sum(p.tokens for p in packs), "tokens") as advance:
             for shard in _chunks(packs, _SHARD_PACKS):
                 fresh: list[int] = []
-                for pack in shard:
-                    found = self._run(forest, pack)
+                passes = side_by_side(partial(self._run, forest), shard, device=self.trunk.device)
+                for pack, found in zip(shard, passes, strict=True):
                     for leaf, value in found.items():
                         if not have[leaf]:
                             states[leaf] = value
@@ -116,6 +118,7 @@ class PooledStore:
                     self.tokens_run += pack.tokens
                     advance(pack.tokens)
                     if deadline is not None and deadline.passed():
+                        passes.close()
                         break
                 self._write([keys[leaf] for leaf in fresh], states[fresh])
                 if deadline is not None and not have.all():
@@ -240,8 +243,10 @@ class TokenStore:
         todo = [(n, pack) for n, pack in enumerate(packs) if n not in done]
         with progress(title, sum(p.tokens for _, p in todo), "tokens") as advance:
             for shard in _chunks(todo, _SHARD_PACKS):
-                for _, pack in shard:
-                    states = self._compute(pack)
+                passes = side_by_side(
+                    self._compute, [pack for _, pack in shard], device=self.trunk.device
+                )
+                for (_, pack), states in zip(shard, passes, strict=True):
                     for rows, at in self._spans(pack):
                         data[rows] = states[at]
                     self.tokens_run += pack.tokens

@@ -146,21 +146,21 @@ class Trunk:
 
     def _slice(self, first: int, last: int) -> PreTrainedModel:
         """Layers first … last - 1 as a model of the same class that shares the weights."""
-        key = (first, last)
-        if key not in self._slices:
-            part = copy.copy(self.decoder)
-            part._modules = dict(self.decoder._modules)
-            part.config = copy.deepcopy(self.decoder.config)
-            part.config.num_hidden_layers = last - first
-            types = getattr(part.config, "layer_types", None)
-            if types:
-                part.config.layer_types = types[first:last]
-            part.layers = self.layers[first:last]
-            for norm in ("norm", "final_layernorm"):
-                if norm in part._modules:
-                    setattr(part, norm, nn.Identity())
-            self._slices[key] = part
-        return self._slices[key]
+        found = self._slices.get((first, last))
+        if found is not None:
+            return found
+        part = copy.copy(self.decoder)
+        part._modules = dict(self.decoder._modules)
+        part.config = copy.deepcopy(self.decoder.config)
+        part.config.num_hidden_layers = last - first
+        types = getattr(part.config, "layer_types", None)
+        if types:
+            part.config.layer_types = types[first:last]
+        part.layers = self.layers[first:last]
+        for norm in ("norm", "final_layernorm"):
+            if norm in part._modules:
+                setattr(part, norm, nn.Identity())
+        return self._slices.setdefault((first, last), part)  # passes may run side by side
 
 
 def _runs(start: int, depths: Sequence[int]) -> list[tuple[int, int]]:

@@ -18,11 +18,12 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from litee.encode.budget import keep_ends
-from litee.encode.forest import EncodedPair, Forest, Ids, grow, pack_leaves
+from litee.encode.forest import EncodedPair, Forest, Ids, Pack, grow, pack_leaves
 from litee.encode.templates import Template, TemplateName
 from litee.errors import ModelError
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.device import DtypeName
+from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.states import PACK_TOKENS
 from litee.finetune.trunk import PackedTrees, lay_out
 from litee.records import JudgeQuestion, JudgeVerdict
@@ -180,11 +181,21 @@ class LabelModel:
     def _passes(self, forest: Forest) -> Iterator[tuple[PackedTrees, Tensor, float]]:
         """Every pack with the states after the last layer and the seconds it took."""
         trunk = self.backbone.trunk
-        for pack in pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS):
-            started = time.perf_counter()
+        packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+        some = passes_at_once()
+
+        @torch.inference_mode()
+        def one(pack: Pack) -> tuple[PackedTrees, Tensor]:
             trees = lay_out(forest, pack, trunk.device)
-            states = trunk.run(trees, depths=[trunk.depth])[trunk.depth]
-            yield trees, states, time.perf_counter() - started
+            return trees, trunk.run(trees, depths=[trunk.depth])[trunk.depth]
+
+        for first in range(0, len(packs), some):
+            started = time.perf_counter()
+            found = list(side_by_side(one, packs[first : first + some], device=trunk.device))
+            seconds = time.perf_counter() - started
+            tokens = sum(len(trees.ids) for trees, _ in found)
+            for trees, states in found:
+                yield trees, states, seconds * len(trees.ids) / tokens
 
     @torch.inference_mode()
     def _read(self, state: Tensor, labels: tuple[str, ...]) -> tuple[tuple[float, ...], float]:

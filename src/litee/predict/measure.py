@@ -18,6 +18,7 @@ from litee.config import FitSettings
 from litee.encode.forest import Encoder, Forest, grow, pack_leaves
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.device import choose_dtype, use_threads
+from litee.finetune.parallel import passes_at_once
 from litee.finetune.rates import (
     PeakMemory,
     forget_peak,
@@ -32,8 +33,8 @@ from litee.predict.backbone_fit import pair_encoder_of, sample_pairs
 from litee.predict.plan import Machine, Measured, Tokens
 from litee.records import Folds, Pair
 
-#: Packs that are timed, spread evenly over the texts.
-TIMED_PACKS = 4
+#: Rounds of packs that are timed, spread evenly over the texts.
+TIMED_ROUNDS = 4
 
 #: Layers of a timed pass that are not adapted.
 TIMED_LAYERS = 4
@@ -94,7 +95,8 @@ def _backbone(name: str, pairs: Sequence[Pair], settings: FitSettings) -> Measur
             found.append(_tokens(backbone, kind, pairs, settings))
     forest = found[0][1]
     packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
-    chosen = [packs[k] for k in np.linspace(0, len(packs) - 1, TIMED_PACKS).astype(int)]
+    timed = TIMED_ROUNDS * passes_at_once()
+    chosen = [packs[k] for k in np.linspace(0, len(packs) - 1, timed).astype(int)]
     train = bool({"lora", "joint-lora"} & set(settings.members))
     rates = measure_rates(
         backbone,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from litee.config import FitSettings
 from litee.encode.budget import TokenBudget
@@ -23,6 +25,7 @@ from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch import POOLINGS, load_head
 from litee.finetune.branch_member import PASS_TOKENS
 from litee.finetune.heads import PairHead, RewardHead
+from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, predict_head
 from litee.finetune.states import PACK_TOKENS, PooledStore
 from litee.finetune.trunk import lay_out, pooled
@@ -129,30 +132,50 @@ class BackboneRunner:
         wanted = list(dict.fromkeys(r.adapter for m in members for r in m.readers))
         shape = (len(forest.leaves), 2, trunk.hidden_size)
         found = {adapter: np.zeros(shape, dtype=np.float32) for adapter in wanted}
-        with torch.inference_mode():
-            for pack in pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS):
-                self._pass(forest, pack, found)
+        packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+        some = passes_at_once()
+        for first in range(0, len(packs), some):
+            chosen = packs[first : first + some]
+            below = list(
+                side_by_side(partial(self._frozen, forest, found), chosen, device=trunk.device)
+            )
+            for pack, states in zip(chosen, below, strict=True):
+                if states is not None:
+                    self._branches(forest, pack, states, found)
         return found
 
-    def _pass(
-        self, forest: Forest, pack: Pack, found: dict[str | None, npt.NDArray[np.float32]]
-    ) -> None:
-        """One frozen pass to where the lowest branch starts, then all branches in one pass."""
+    @torch.inference_mode()
+    def _frozen(
+        self, forest: Forest, found: dict[str | None, npt.NDArray[np.float32]], pack: Pack
+    ) -> Tensor | None:
+        """States of the frozen reader, put into `found`; those that branches start from."""
         trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
         trees = lay_out(forest, pack, trunk.device)
         start, below = 0, None
-        adapters = [name for name in found if name is not None]
-        if adapters and self.adapters is not None:
+        if self.adapters is not None and any(name is not None for name in found):
             start = self.adapters.start
             below = trunk.run(trees, depths=[start])[start]
         if None in found:
             top = trunk.run(trees, start=start, states=below, depths=[exit_depth])[exit_depth]
             found[None][list(trees.leaves)] = pooled(top, trees).cpu().numpy()
+        return below
+
+    @torch.inference_mode()
+    def _branches(
+        self,
+        forest: Forest,
+        pack: Pack,
+        below: Tensor,
+        found: dict[str | None, npt.NDArray[np.float32]],
+    ) -> None:
+        """All branches of a pack, as many in one pass as memory is meant for."""
+        trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
+        names_of = [name for name in found if name is not None]
         size = max(1, PASS_TOKENS // PACK_TOKENS)
-        for first in range(0, len(adapters), size):
+        for first in range(0, len(names_of), size):
             assert self.adapters is not None
-            assert below is not None
-            names = adapters[first : first + size]
+            start = self.adapters.start
+            names = names_of[first : first + size]
             copies = lay_out(forest, Pack(pack.groups * len(names), 0), trunk.device)
             with self.adapters.together([Segment(name, pack.tokens) for name in names]):
                 top = trunk.run(
@@ -160,7 +183,7 @@ class BackboneRunner:
                 )[exit_depth]
             rows = pooled(top, copies).cpu().numpy().reshape(len(names), -1, 2, trunk.hidden_size)
             for name, values in zip(names, rows, strict=True):
-                found[name][list(trees.leaves)] = values
+                found[name][list(copies.leaves[: len(values)])] = values
 
 
 def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> PairEncoder:
