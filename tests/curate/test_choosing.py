@@ -72,7 +72,17 @@ def test_clusters_take_turns_by_size():
     assert pick("clusters", what, 5) == [2, 4, 5, 1, 3]
 
 
-@pytest.mark.parametrize("strategy", ["facility", "kcenter", "clusters", "quality"])
+def test_random_looks_at_nothing_but_the_seed():
+    """300 draws of 2 of 4: each of the four is in half of them, whatever its quality."""
+    what = candidates(on_circle(0, 1, 2, 90), quality=[0.0, 1.0, 1.0, 0.0])
+    gates = (Gate([], what.cells, 2) for _ in range(300))
+    drawn = [choose("random", what, gate, Task(2, 1.0, 100, k)) for k, gate in enumerate(gates)]
+    counts = np.bincount(np.concatenate(drawn), minlength=4)
+    assert (np.abs(counts - 150) < 4 * np.sqrt(300 * 0.25)).all()
+    assert pick("random", what, 2) == pick("random", what, 2)
+
+
+@pytest.mark.parametrize("strategy", ["facility", "kcenter", "clusters", "quality", "random"])
 def test_every_strategy_keeps_the_quotas_and_takes_nobody_twice(strategy):
     rng = np.random.default_rng(1)
     cells = [(f"s{k % 3}", f"t{k % 4}") for k in range(60)]

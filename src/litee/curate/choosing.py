@@ -1,4 +1,4 @@
-"""Choose n of many vectors: cover all, stay apart, take turns over topics, or by quality alone.
+"""Choose n of many vectors: cover all, stay apart, take turns, by quality alone, or at random.
 
 Every strategy asks a gate before it takes one. Knows nothing of texts.
 
@@ -65,7 +65,7 @@ def choose(strategy: str, candidates: Candidates, gate: Gate, task: Task) -> lis
     """The chosen candidates in the order in which they were chosen.
 
     Args:
-        strategy: `facility`, `kcenter`, `clusters` or `quality`.
+        strategy: `facility`, `kcenter`, `clusters`, `quality` or `random`.
         candidates: what there is.
         gate: which cells may still be taken; made for `task.n`.
         task: numbers.
@@ -75,6 +75,7 @@ def choose(strategy: str, candidates: Candidates, gate: Gate, task: Task) -> lis
         "kcenter": _k_center,
         "clusters": _clusters,
         "quality": _quality,
+        "random": _random,
     }
     with progress("choosing", task.n, "demonstrations") as advance:
         return strategies[strategy](candidates, gate, task, advance)
@@ -162,8 +163,21 @@ def _clusters(candidates: Candidates, gate: Gate, task: Task, advance: Advance) 
 
 def _quality(candidates: Candidates, gate: Gate, task: Task, advance: Advance) -> list[int]:
     """The best first."""
+    order = np.argsort(-candidates.quality, kind="stable")
+    return _in_order(order.tolist(), candidates, gate, task, advance)
+
+
+def _random(candidates: Candidates, gate: Gate, task: Task, advance: Advance) -> list[int]:
+    """Whichever comes, to compare the others with."""
+    order = np.random.default_rng(task.seed).permutation(len(candidates.quality))
+    return _in_order(order.tolist(), candidates, gate, task, advance)
+
+
+def _in_order(
+    order: Sequence[int], candidates: Candidates, gate: Gate, task: Task, advance: Advance
+) -> list[int]:
     chosen: list[int] = []
-    for row in np.argsort(-candidates.quality, kind="stable").tolist():
+    for row in order:
         if len(chosen) == task.n:
             break
         if gate.take(candidates.cells[row]):

@@ -13,10 +13,11 @@ class CurateSettings(Settings):
     """Settings of `litee curate`."""
 
     n: int = Field(1000, ge=1, description="Demonstrations to choose.")
-    strategy: Literal["facility", "kcenter", "clusters", "quality"] = Field(
+    strategy: Literal["facility", "kcenter", "clusters", "quality", "random"] = Field(
         "facility",
         description="How to choose: cover all demonstrations (facility location), stay apart "
-        "(k-center), take turns over topics (clusters), or the best quality alone.",
+        "(k-center), take turns over topics (clusters), the best quality alone, or random, to "
+        "compare the others with.",
     )
     quality: tuple[str, ...] = Field(
         ("rules",),
