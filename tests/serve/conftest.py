@@ -20,6 +20,7 @@ from litee.serve.ballots import ActIn
 from litee.serve.campaign import Campaign
 from litee.serve.hardening import Rate
 from litee.serve.links import Links
+from litee.serve.live import Systems
 from litee.serve.vote_app import voting_app
 from litee.serve.vote_server import listen
 from litee.serve.vote_settings import VoteSettings
@@ -103,11 +104,11 @@ class Served:
 
 
 @contextmanager
-def serving(campaign: Campaign) -> Iterator[Served]:
+def serving(campaign: Campaign, systems: Systems | None = None) -> Iterator[Served]:
     """Serve a campaign from a thread until the block ends."""
     links = Links(b"a key for tests only")
     sock = listen("127.0.0.1", 0)
-    app = voting_app(campaign, links, Rate(per_second=10_000, burst=10_000))
+    app = voting_app(campaign, links, Rate(per_second=10_000, burst=10_000), systems)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
@@ -124,7 +125,7 @@ def served(campaign) -> Iterator[Callable[..., Served]]:
     """Open campaigns by settings, each on a port of its own."""
     with ExitStack() as stack:
 
-        def make(count: int = 6, **settings: object) -> Served:
-            return stack.enter_context(serving(campaign(count, **settings)))
+        def make(count: int = 6, *, systems: Systems | None = None, **settings: object) -> Served:
+            return stack.enter_context(serving(campaign(count, **settings), systems))
 
         yield make

@@ -5,6 +5,7 @@ Parses, calls `litee.serve` and prints; knows nothing of how votes are kept.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,11 @@ import typer
 
 from litee.config import load_settings
 from litee.errors import ConfigError
-from litee.serve.vote_settings import LOCAL_HOSTS, VoteSettings
+from litee.serve.vote_settings import LOCAL_HOSTS, VoteSettings, live_system
 
 if TYPE_CHECKING:
     from litee.serve.campaign import Campaign
+    from litee.serve.live import Systems
     from litee.serve.vote_server import Invitation
 
 _DEFAULTS = VoteSettings()
@@ -77,9 +79,12 @@ def vote(
     host: Annotated[str | None, typer.Option(help=_help("host"))] = None,
     port: Annotated[int | None, typer.Option(help=_help("port"))] = None,
     public_url: Annotated[str | None, typer.Option(help=_help("public_url"))] = None,
+    live: Annotated[list[str] | None, typer.Option(help=_help("live"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
 ) -> None:
     """Let people vote blindly on a page; the votes are training data at once.
+
+    With --live (two or more) people also type questions of their own, which two systems answer.
 
     Further settings (every one in docs/settings.md) go into the --config file.
     """
@@ -95,6 +100,7 @@ def vote(
         "host": host,
         "port": port,
         "public_url": public_url,
+        "live": live or None,
         "seed": seed,
     }
     settings = load_settings(VoteSettings, config, given)
@@ -142,8 +148,21 @@ def _serve(
         checks=made,
         people=voters,
         prepare=prepare,
+        systems=_systems(settings),
         ready=lambda invitation: _say(invitation, db, settings, open_=open_),
     )
+
+
+def _systems(settings: VoteSettings) -> Systems | None:
+    """What answers people's own questions; imports the engines only when somebody may ask."""
+    if not settings.live:
+        return None
+    from litee.serve.engines_remote import ENDPOINT_KEY
+    from litee.serve.live_systems import RemoteSystems
+
+    systems = [live_system(text) for text in settings.live]
+    key = os.environ.get(ENDPOINT_KEY, "")
+    return RemoteSystems(systems, key=key, max_tokens=settings.live_tokens)
 
 
 def _say(invitation: Invitation, db: str, settings: VoteSettings, *, open_: bool) -> None:

@@ -153,6 +153,25 @@ class ActIn(_In):
 
 
 @dataclass(frozen=True, slots=True)
+class LiveAnswers:
+    """A person's own question and what two systems answered.
+
+    Attributes:
+        prompt: the question.
+        left: answer on the left.
+        right: answer on the right.
+        left_system: who wrote the left one.
+        right_system: likewise.
+    """
+
+    prompt: str
+    left: str
+    right: str
+    left_system: str
+    right_system: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """What became of an act.
 

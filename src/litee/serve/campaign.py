@@ -19,6 +19,7 @@ from litee.serve.ballots import (
     Ack,
     ActIn,
     Ballot,
+    LiveAnswers,
     Person,
     Question,
     Tray,
@@ -224,6 +225,37 @@ class Campaign:
     def act_now(self, person: int, acts: Sequence[ActIn] = ()) -> Tray:
         """As `act`, outside an event loop."""
         return self._committer.run(self._acting(person, acts))
+
+    async def add_live(self, person: int, asked: LiveAnswers) -> str:
+        """Keep a person's own question with its answers, as the next thing they judge.
+
+        Returns:
+            The id of the ballot.
+
+        Raises:
+            ResourceError: it could not be stored.
+        """
+
+        def work(connection: sa.Connection) -> str:
+            number, now = len(self.desk.questions), time.time()
+            ballot = self.desk.live_ballot(person, number, now)
+            pair = Pair(
+                f"live:{ballot.id}",
+                (asked.prompt,),
+                (asked.left,),
+                (asked.right,),
+                asked.left_system,
+                asked.right_system,
+                "live",
+            )
+            question = Question(number, pair.swapped() if ballot.swapped else pair, "live")
+            store.add_questions(connection, [question])
+            store.add_ballot(connection, ballot)
+            self.desk.add_questions([question])
+            self.desk.add_ballot(ballot)
+            return ballot.id
+
+        return await self._committer.do(work)
 
     def _acting(self, person: int, acts: Sequence[ActIn]) -> Callable[[sa.Connection], Tray]:
         def work(connection: sa.Connection) -> Tray:

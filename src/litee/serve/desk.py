@@ -11,6 +11,7 @@ import secrets
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class Desk:
         self._held = np.empty(0, dtype=int)
         self._judge = np.empty((0, 3))
         self._swept = 0.0
+        self._lives = 0  # questions asked since the start, so that each draws anew
         self._since_fit = REFIT
         self._strengths: choosing.Strengths | None = None
         self.add_questions(questions)
@@ -246,12 +248,15 @@ class Desk:
         if choice == "informative" and len(self._systems) > 1 and (systems >= 0).all():
             gain = choosing.ranking_gain(self._known_strengths(), systems) / (1 + taken)
             return choosing.pick(gain, rng)
+        return choosing.pick(choosing.fewest(taken, systems, self._exposure(all_taken)), rng)
+
+    def _exposure(self, taken: choosing.Ints) -> choosing.Floats:
+        """(s + 1,) votes on pairs of each system; −1 finds the last entry: no name."""
         counts = [
-            np.bincount(side + 1, weights=all_taken, minlength=len(self._systems) + 1)
+            np.bincount(side + 1, weights=taken, minlength=len(self._systems) + 1)
             for side in self._pairs.T
         ]
-        exposure = np.append((counts[0] + counts[1])[1:], 0.0)  # −1 finds the last: no name
-        return choosing.pick(choosing.fewest(taken, systems, exposure), rng)
+        return np.append((counts[0] + counts[1])[1:], 0.0)
 
     def _known_strengths(self) -> choosing.Strengths:
         """Strengths by the votes so far, with those under way as draws."""
@@ -268,12 +273,51 @@ class Desk:
             self._strengths, self._since_fit = choosing.map_strengths(wins), 0
         return self._strengths
 
+    # -- people's own questions ------------------------------------------------------------------
+
+    def may_ask(self, person: int) -> bool:
+        """Whether a person has not yet judged as many pairs as one person is asked about."""
+        limit = self.settings.per_person
+        return not limit or len(self.seats[person].asked) < limit
+
+    def live_systems(self, names: Sequence[str]) -> tuple[str, str]:
+        """Which two systems answer next, left and right; chosen as pairs are."""
+        rng = np.random.default_rng([self.settings.seed, len(self.questions), self._lives])
+        self._lives += 1
+        known = len(self._systems)
+        numbers = [self._system(name) for name in names]
+        if len(self._systems) != known:
+            self._strengths = None
+        two = np.array(list(combinations(numbers, 2)))
+        if self.settings.choice == "random":
+            chosen = int(rng.integers(len(two)))
+        elif self.settings.choice == "informative":
+            gain = choosing.ranking_gain(self._known_strengths(), two)
+            chosen = choosing.pick(gain, rng)
+        else:
+            met = np.sort(self._pairs, axis=1)
+            counts = np.array([(met == np.sort(row)).all(axis=1).sum() for row in two])
+            best = choosing.fewest(counts, two, self._exposure(self._taken()))
+            chosen = choosing.pick(best, rng)
+        back = {number: name for name, number in self._systems.items()}
+        first, second = (back[int(number)] for number in rng.permutation(two[chosen]))
+        return first, second
+
+    def live_ballot(self, person: int, pair: int, now: float) -> Ballot:
+        """A ballot for a person's own question, not yet on the desk."""
+        rng = np.random.default_rng([self.settings.seed, len(self.ballots)])
+        name = secrets.token_urlsafe(12)
+        swapped = bool(rng.random() < 0.5)
+        return Ballot(name, len(self.ballots), person, pair, "vote", swapped, now)
+
+    # -- how far ---------------------------------------------------------------------------------
+
     def progress(self, person: int, now: float) -> Progress:
         """How far a person is; `left` includes what is waiting."""
         seat = self.seats[person]
         left = len(self._eligible(seat, now))
         if self.settings.per_person:
-            left = min(left, self.settings.per_person - len(seat.asked))
+            left = min(left, max(0, self.settings.per_person - len(seat.asked)))
         times = seat.times[-50:]
         seconds = statistics.median(times) if len(times) >= 3 else None
         return Progress(len(seat.done), left + len(seat.waiting), seconds)

@@ -64,10 +64,11 @@ class Page:
         campaign: what is voted on.
         links: to check tokens.
         rate: of requests per session.
+        live: whether people may ask questions of their own.
     """
 
-    def __init__(self, campaign: Campaign, links: Links, rate: Rate) -> None:
-        self.campaign, self.links, self.rate = campaign, links, rate
+    def __init__(self, campaign: Campaign, links: Links, rate: Rate, *, live: bool = False) -> None:
+        self.campaign, self.links, self.rate, self.live = campaign, links, rate, live
         self.settings = campaign.settings
         self.static = _static_files()
         self.version = hashlib.sha256(b"".join(map(bytes, self.static.values()))).hexdigest()[:8]
@@ -153,6 +154,7 @@ class Page:
             "campaign": self.links.campaign,
             "version": self.version,
             "mode": self.settings.mode,
+            "live": self.live,
         }
         return self._templates.get_template(template).render(**shared, **values)
 

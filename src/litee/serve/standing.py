@@ -59,6 +59,7 @@ class Standing:
 
     Attributes:
         votes: that count.
+        live: those of them on people's own questions.
         wanted: votes wanted on all pairs.
         pairs: to judge.
         pairs_done: with as many votes as are wanted.
@@ -83,6 +84,7 @@ class Standing:
     """
 
     votes: int
+    live: int
     wanted: int
     pairs: int
     pairs_done: int
@@ -127,6 +129,7 @@ def standing(snapshot: Snapshot, *, people_per_pair: int, now: float | None = No
     three_way, decisive, alpha = _agreement(voted, bootstrap)
     return Standing(
         votes=len(counted),
+        live=sum(snapshot.questions[b.pair].kind == "live" for b in counted),
         wanted=len(asked) * people_per_pair,
         pairs=len(asked),
         pairs_done=sum(per_pair[q.number] >= people_per_pair for q in asked),

@@ -12,19 +12,24 @@ from fastapi import FastAPI
 from litee.serve.campaign import Campaign
 from litee.serve.hardening import Hardened, Rate
 from litee.serve.links import Links
+from litee.serve.live import LiveRoutes, Systems
 from litee.serve.owner import OwnerRoutes
 from litee.serve.page import Page
 from litee.serve.vote_settings import LOCAL_HOSTS
 from litee.serve.voting import VoterRoutes
 
 
-def voting_routes(campaign: Campaign, links: Links, rate: Rate | None = None) -> FastAPI:
+def voting_routes(
+    campaign: Campaign, links: Links, rate: Rate | None = None, systems: Systems | None = None
+) -> FastAPI:
     """The routes without the protection around them, e.g. for their OpenAPI document."""
     app = FastAPI(title="litee vote", docs_url=None, redoc_url=None, openapi_url=None)
-    page = Page(campaign, links, rate or Rate())
+    page = Page(campaign, links, rate or Rate(), live=systems is not None)
     page.install(app)
     app.include_router(VoterRoutes(page).router)
     app.include_router(OwnerRoutes(page).router)
+    if systems is not None:
+        app.include_router(LiveRoutes(page, systems).router)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -34,17 +39,20 @@ def voting_routes(campaign: Campaign, links: Links, rate: Rate | None = None) ->
     return app
 
 
-def voting_app(campaign: Campaign, links: Links, rate: Rate | None = None) -> Hardened:
+def voting_app(
+    campaign: Campaign, links: Links, rate: Rate | None = None, systems: Systems | None = None
+) -> Hardened:
     """The voting page of a campaign.
 
     Args:
         campaign: what is voted on.
         links: of people and owner.
         rate: of requests per session.
+        systems: that answer people's own questions, if any.
     """
     settings = campaign.settings
     return Hardened(
-        voting_routes(campaign, links, rate),
+        voting_routes(campaign, links, rate, systems),
         hosts=known_hosts(settings.host, settings.public_url),
         large={"/owner/import": settings.upload_mb * 1_000_000 + 10_000},
     )

@@ -19,6 +19,7 @@ from litee.records import Outcome, Pair
 from litee.serve.ballots import Person
 from litee.serve.campaign import Campaign
 from litee.serve.links import KeyFile
+from litee.serve.live import Systems
 from litee.serve.vote_app import voting_app
 from litee.serve.vote_settings import VoteSettings
 
@@ -86,6 +87,7 @@ def serve_votes(
     checks: Sequence[tuple[Pair, Outcome]] = (),
     people: Sequence[str] = (),
     prepare: Callable[[Campaign], None] | None = None,
+    systems: Systems | None = None,
     ready: Callable[[Invitation], None],
 ) -> None:
     """Serve a campaign until Ctrl-C or SIGTERM, which are the usual ways to stop.
@@ -98,6 +100,7 @@ def serve_votes(
         checks: attention checks to add.
         people: names to add.
         prepare: called with the open campaign before it is served.
+        systems: that answer people's own questions, if any.
         ready: called with the links when the port is taken.
 
     Raises:
@@ -111,12 +114,12 @@ def serve_votes(
             campaign.add_pairs(pairs, checks=checks)
             for name in people:
                 campaign.person(name)
-            if not any(q.kind == "vote" for q in campaign.desk.questions):
+            if systems is None and not any(q.kind == "vote" for q in campaign.desk.questions):
                 fix = "name a file of pairs: litee vote PAIRS.jsonl"
                 raise InputError("there is nothing to vote on", place=database, fix=fix)
             if prepare is not None:
                 prepare(campaign)
-            _serve(campaign, held, settings, ready)
+            _serve(campaign, held, systems, ready)
         finally:
             campaign.close()
     finally:
@@ -126,16 +129,16 @@ def serve_votes(
 def _serve(
     campaign: Campaign,
     held: KeyFile,
-    settings: VoteSettings,
+    systems: Systems | None,
     ready: Callable[[Invitation], None],
 ) -> None:
-    links = held.links()
+    links, settings = held.links(), campaign.settings
     sock = listen(settings.host, settings.port)
     port = sock.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = settings.public_url.rstrip("/") or f"http://{host}:{port}"
     config = uvicorn.Config(
-        voting_app(campaign, links),
+        voting_app(campaign, links, systems=systems),
         log_level="warning",
         access_log=False,  # addresses of links are secrets
         server_header=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +12,41 @@ from litee.config import Settings
 
 #: Addresses that only this machine can reach.
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+_LIVE = re.compile(r"^(?:([^=@/\s]+)=)?(\S+)@(https?://[^\s@]+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSystem:
+    """A system that answers live.
+
+    Attributes:
+        name: as votes have it.
+        model: as its server has it.
+        url: of the server, up to and with `/v1`.
+    """
+
+    name: str
+    model: str
+    url: str
+
+
+def live_system(text: str) -> LiveSystem:
+    """A system as it is written in the settings.
+
+    Raises:
+        ValueError: it is written in another way.
+
+    >>> live_system("tuned=short@http://localhost:8000/v1")
+    LiveSystem(name='tuned', model='short', url='http://localhost:8000/v1')
+    """
+    match = _LIVE.match(text)
+    if match is None:
+        raise ValueError(
+            f"live = {text!r}: write MODEL@http://host:port/v1 or NAME=MODEL@http://host:port/v1"
+        )
+    return LiveSystem(match[1] or match[2], match[2], match[3].rstrip("/"))
 
 
 class VoteSettings(Settings):
@@ -54,6 +91,17 @@ class VoteSettings(Settings):
     ahead: int = Field(
         3, ge=1, le=20, description="Pairs that the browser holds ready for a lost network."
     )
+    live: tuple[str, ...] = Field(
+        (),
+        description="Systems that answer a person's own question, two at a time: two or more of "
+        "MODEL@URL or NAME=MODEL@URL, each at an OpenAI-compatible server (.../v1); its key is "
+        "read from LITEE_ENDPOINT_KEY.",
+    )
+    live_tokens: int = Field(512, ge=1, description="Tokens of a live answer, at most.")
+    live_seconds: float = Field(
+        120.0, gt=0, description="Seconds that two live answers may take together."
+    )
+    live_at_once: int = Field(8, ge=1, description="People whose questions are answered at once.")
     hold_minutes: float = Field(
         30.0, gt=0, description="How long a pair that was shown waits for its vote."
     )
@@ -75,6 +123,9 @@ class VoteSettings(Settings):
             raise ValueError(
                 "repeats and checks together take more than 0.6 of the questions: lower one"
             )
+        names = [live_system(text).name for text in self.live]
+        if len(names) == 1 or len(set(names)) != len(names):
+            raise ValueError("live needs two or more systems with different names")
         if self.public_url and not self.public_url.startswith(("http://", "https://")):
             raise ValueError("public_url must start with http:// or https://")
         return self

@@ -21,6 +21,7 @@ from litee.serve.ballots import (
     Sheet,
     Tray,
 )
+from litee.serve.live import MAX_PROMPT
 from litee.serve.page import Page, RefusedError, Session
 from litee.serve.rendering import to_html
 
@@ -127,7 +128,8 @@ class VoterRoutes:
             tray_json=text,
             done=progress.done,
             total=max(1, progress.done + progress.left),
-            status=f"{progress.done} done · {progress.left} to go",
+            status=_status(progress, live=self.page.live),
+            max_prompt=MAX_PROMPT,
             summary=f"You judged {progress.done} pair{'s' * (progress.done != 1)}.",
             welcome=not progress.done and not go and bool(tray.sheets),
         )
@@ -218,6 +220,17 @@ def _person(session: Session) -> Person:
 
 def _progress(progress: Progress) -> ProgressOut:
     return ProgressOut(done=progress.done, left=progress.left, seconds=progress.seconds)
+
+
+def _status(progress: ProgressOut, *, live: bool) -> str:
+    """How far the person is; there is no end to questions of one's own.
+
+    >>> three = ProgressOut(done=3, left=0, seconds=None)
+    >>> _status(three, live=False), _status(three, live=True)
+    ('3 done · 0 to go', '3 done')
+    """
+    done = f"{progress.done} done"
+    return done if live and not progress.left else f"{done} · {progress.left} to go"
 
 
 def _form_act(form: FormData) -> dict[str, object]:

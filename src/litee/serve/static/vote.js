@@ -5,6 +5,7 @@
   const byId = (id) => document.getElementById(id);
   const stage = byId("stage");
   const { token, person, mode } = stage.dataset;
+  const live = "live" in stage.dataset;
   const boxName = `litee-outbox-${document.documentElement.dataset.campaign}-${person}`;
   const SIDES = ["left", "right", "tie", "both_bad"];
   const GRADES = ["fail", "pass", "excellent"];
@@ -30,7 +31,7 @@
   let tray = JSON.parse(byId("tray").textContent); // {sheets, progress, last}
   let current = null;
   let shownAt = 0, visible = 0; // for the time a vote took, while the page was visible
-  let sending = false, retry = null, wait = 1000, lastDone = tray.progress.done;
+  let sending = false, again = false, retry = null, wait = 1000, lastDone = tray.progress.done;
   let wanted = null; // the ballot that an undo is to bring back
   const seen = new Map(); // ballots shown lately, so that undo works without a network
 
@@ -73,7 +74,7 @@
       visible = 0;
     } else if (!next && stage.firstElementChild) {
       stage.replaceChildren();
-      if (started()) byId("done").querySelector("h2").focus();
+      if (started()) (byId("question") || byId("done").querySelector("h2")).focus();
     }
     marks();
   };
@@ -103,7 +104,7 @@
   };
 
   const words = (done, left, seconds) => {
-    const parts = [`${done} done`, `${left} to go`];
+    const parts = live && !left ? [`${done} done`] : [`${done} done`, `${left} to go`];
     if (seconds && left) {
       const minutes = Math.round(seconds * left / 60);
       parts.push(minutes < 1 ? "under a minute left" : `about ${minutes} min left`);
@@ -218,7 +219,11 @@
   };
 
   const flush = async () => {
-    if (sending) return;
+    if (sending) {
+      again = true;
+      return;
+    }
+    again = false;
     const acts = outbox.read().slice(0, 20);
     sending = true;
     try {
@@ -247,7 +252,7 @@
     } finally {
       sending = false;
     }
-    if (outbox.read().length) flush();
+    if (again || outbox.read().length) flush();
   };
 
   // -- keys and buttons ------------------------------------------------------------------------
@@ -329,6 +334,7 @@
     show();
     byId("main").focus();
   });
+  document.addEventListener("litee-sheet", flush); // a question was answered
   addEventListener("online", () => { wait = 1000; flush(); });
   addEventListener("pageshow", (event) => { if (event.persisted) flush(); });
   show();
