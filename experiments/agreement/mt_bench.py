@@ -6,13 +6,15 @@ Needs `votes/mt_bench_human.jsonl.gz` and `judge_verdicts/mt_bench_gpt4_pair.jso
 a judge folder (`litee study experiments/mt_bench_transfer.yaml` makes one). Every step leaves a
 file in WORK and is left out when the file is there, so a stopped run goes on; verdicts of the
 language model are kept one by one. Writes results/agreement_mt_bench.json. `--pairs N` tries the
-first N pairs and writes no results file.
+first N pairs and writes no results file. `--llm-pairs N` asks the language model about N pairs
+drawn at random; the others then have no score from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import random
 import shlex
 import subprocess
 import sys
@@ -30,6 +32,9 @@ NOTES = (
     "ones count as ties). The judge was fitted on other sources and has not seen MT-Bench. llm is "
     "the mean of a local model's label probabilities over both orders, llm.verdict its verdict by "
     "LIMA's rule: orders that differ are a tie."
+)
+DRAWN = (
+    " It was asked about {count} of the pairs, drawn at random; the others have no score from it."
 )
 
 
@@ -61,6 +66,19 @@ def first_pairs(votes: Path, work: Path, count: int) -> Path:
     return out
 
 
+def drawn_pairs(votes: Path, work: Path, count: int) -> Path:
+    """The votes file, or some of its pairs, drawn at random, in a file of their own."""
+    if not count:
+        return votes
+    out = work / f"drawn-{count}.jsonl.gz"
+    with gzip.open(votes, "rt", encoding="utf-8") as lines:
+        every = list(lines)
+    kept = sorted(random.Random(0).sample(range(len(every)), min(count, len(every))))
+    with gzip.open(out, "wt", encoding="utf-8") as some:
+        some.writelines(every[number] for number in kept)
+    return out
+
+
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """Parsed options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,6 +87,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("runs/agreement_mt_bench"))
     parser.add_argument("--llm-config", type=Path, help="Settings of another language model.")
     parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--llm-pairs", type=int, default=0)
     parser.add_argument("--threads", default="0")
     return parser.parse_args(given)
 
@@ -92,10 +111,12 @@ def main(given: Sequence[str] | None = None) -> None:
     if options.llm_config is None:
         settings.write_text(LLM_SETTINGS, encoding="utf-8")
     asked = ["--pairs", "--metrics", "pairwise", "--llm-config", settings]
-    step(llm, *litee, "score", votes, *asked, "--out", llm, *threads)
+    some = drawn_pairs(votes, work, options.llm_pairs)
+    step(llm, *litee, "score", some, *asked, "--out", llm, *threads)
     receipts = [word for file in (texts, llm) for word in ("--receipts", f"{file}.receipt.json")]
     title = "MT-Bench: which judge agrees with people?"
-    results = [] if options.pairs else ["--result", "agreement_mt_bench", "--notes", NOTES]
+    notes = NOTES + DRAWN.format(count=options.llm_pairs) * bool(options.llm_pairs)
+    results = [] if options.pairs else ["--result", "agreement_mt_bench", "--notes", notes]
     run(
         *litee, "agree", f"gpt4={gpt4}", f"judge={judge}", f"llm={llm}", texts, "--votes", votes,
         "--metrics", METRICS, "--lower", "repetition", *receipts, "--title", title,

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from litee.records import Outcome, Pair, VotedPair
+from litee.score.audit_page import AuditPage, render_audit
 from litee.score.biases import audit, refuses
+from litee.score.pair_table import read_orders
 
 
 def pairs(rows):
@@ -63,6 +65,36 @@ def test_flips_and_missing_verdicts():
     assert found.flip_rate.value == pytest.approx(1 / 4)
 
 
+def test_position_over_both_orders():
+    """Always first: every verdict flips. The joined verdicts are ties, so other traits show 0.5."""
+    always = np.array([[1.0, 0, 0]] * 5)
+    traits, found = by_trait([[0, 0, 1]] * 5, first=always, swapped=always)
+    shown = traits["shown first"]
+    assert (shown.judge.value, shown.people.value, shown.pairs) == (1.0, 0.5, 4)
+    assert found.flip_rate.value == 1 and traits["longer"].judge.value == 0.5
+
+
+def test_orders_column_is_read_with_the_place_that_each_answer_had(tmp_path):
+    table = tmp_path / "llm.csv"
+    table.write_text("pair_id,verdict,orders\np0,a,a/a\np1,tie,a/b\np2,,-/tie\nother,a,a/a\n")
+    first, swapped = read_orders(f"llm={table}", list(pairs(ROWS)))
+    assert first[:2].tolist() == [[1, 0, 0], [1, 0, 0]] and np.isnan(first[2:]).all()
+    assert swapped[:3].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    table.write_text("pair_id,verdict\np0,a\n")
+    assert read_orders(str(table), list(pairs(ROWS))) is None
+
+
+def test_the_page_names_what_is_beyond_the_error():
+    rows = [("a long answer", "no", "me", Outcome.B)] * 40
+    voted = list(pairs(rows))
+    found = audit(voted, range(40), np.array([[1.0, 0, 0]] * 40), own="me", resamples=50)
+    page = render_audit(AuditPage(found, "<gpt>", "litee audit", {"d/x.csv": "ab12"}))
+    assert "What does &lt;gpt&gt; prefer?" in page and "x.csv <code>ab12" in page
+    assert "more often than people: shown first (+100.0 points), longer" in page
+    assert 'class="main"><th scope="row">longer' in page and "differ in: " in page
+    assert "Not known: no verdicts on exchanged answers" in page
+
+
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [
@@ -90,6 +122,9 @@ def test_the_command_prints_json(tmp_path, capsys):
     votes.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
     verdicts = tmp_path / "verdicts.csv"
     verdicts.write_text("pair_id,gpt\np0,a\np1,b\np2,a\np3,b\n", encoding="utf-8")
-    command(str(verdicts), votes=[str(votes)], resamples=20, as_json=True)
+    out = tmp_path / "audit"
+    command(str(verdicts), votes=[str(votes)], resamples=20, as_json=True, out=out)
+    assert json.loads((out / "audit.json").read_text())["pairs"] == 5
+    assert "What does verdicts prefer?" in (out / "audit.html").read_text(encoding="utf-8")
     record = json.loads(capsys.readouterr().out)
     assert record["unscored"] == 1 and record["biases"][0]["trait"] == "shown first"

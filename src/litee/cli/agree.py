@@ -116,7 +116,7 @@ def agree(
                 tables,
                 replace(keys, human=columns),
                 choice,
-                title=f"{title} {name}".strip(),
+                title=f"{title} ({name})" if name else title,
                 draws=draws,
             )
             for name, columns in _criteria(human).items()

@@ -31,6 +31,9 @@ _REFUSAL = re.compile(
 #: Characters from the start in which a refusal is looked for.
 _OPENING = 200
 
+#: The trait that hangs on the order alone.
+POSITION = "shown first"
+
 _NO_PAIRS = "no decisive votes on pairs that differ in this"
 
 
@@ -73,13 +76,29 @@ class Audit:
     Attributes:
         biases: by trait.
         flip_rate: share of pairs whose verdict changes with the order of the answers; without a
-            value when no swapped verdicts were given.
+            value when verdicts in one order only were given.
         unscored: pairs without a verdict.
+        pairs: all pairs.
+        prompts: groups of prompts among them.
     """
 
     biases: tuple[Bias, ...]
     flip_rate: Score
     unscored: int
+    pairs: int
+    prompts: int
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain JSON."""
+        return {
+            "biases": [bias.to_json() for bias in self.biases],
+            "flip_rate": self.flip_rate.value,
+            "flip_rate_low": self.flip_rate.low,
+            "flip_rate_high": self.flip_rate.high,
+            "unscored": self.unscored,
+            "pairs": self.pairs,
+            "prompts": self.prompts,
+        }
 
 
 def refuses(answer: str) -> bool:
@@ -96,6 +115,7 @@ def audit(
     groups: Sequence[int],
     p: Floats,
     *,
+    first: Floats | None = None,
     swapped: Floats | None = None,
     own: str = "",
     seed: int = 0,
@@ -107,8 +127,10 @@ def audit(
         voted: the m pairs.
         groups: (m,) prompt groups.
         p: (m, 3) probabilities or hard verdicts, NaN rows for pairs without one.
+        first: (m, 3) verdicts with answer A shown first, where p joins both orders; p if None.
         swapped: (m, 3) the same with the answers exchanged, as given (column 0 is the answer then
-            shown first).
+            shown first). With it position is measured over both orders, where people, to whom
+            position is nothing, are at one half.
         own: name of the judge's own model among the systems, for self-preference.
         seed: of the bootstrap over prompts.
         resamples: of the bootstrap.
@@ -122,19 +144,34 @@ def audit(
     ]
     flips = Score(None, reason="no verdicts on exchanged answers were given")
     if swapped is not None:
-        both = verdicts.scored & np.isfinite(swapped).all(axis=1)
-        third = np.full_like(p, 1 / 3)
-        moved = swap_flips(
-            np.where(both[:, None], p, third), np.where(both[:, None], swapped, third)
-        )
-        rows = Rows(moved * both, both.astype(float), "no pair was judged in both orders")
-        flips = bootstrap.resample({"flips": rows}).score("flips")
-    return Audit(tuple(biases), flips, int((~verdicts.scored).sum()))
+        with_a_first = p if first is None else first
+        biases[0] = _position(vote_counts(voted)[:, :2], with_a_first, swapped, bootstrap)
+        flips = _flips(with_a_first, swapped, bootstrap)
+    unscored = int((~verdicts.scored).sum())
+    return Audit(tuple(biases), flips, unscored, len(voted), len(set(groups)))
+
+
+def _position(counts: Floats, first: Floats, swapped: Floats, bootstrap: GroupBootstrap) -> Bias:
+    """How often the answer that stands first is picked, over both orders."""
+    one, two = Verdicts.from_probabilities(first), Verdicts.from_probabilities(swapped)
+    weight = counts.sum(axis=1) * (one.scored & two.scored)
+    judge = (one.forced[:, 0] + two.forced[:, 0]) / 2
+    return _compared(POSITION, weight, np.where(weight > 0, judge, 0.5), weight / 2, bootstrap)
+
+
+def _flips(first: Floats, swapped: Floats, bootstrap: GroupBootstrap) -> Score:
+    both = np.asarray(np.isfinite(first + swapped).all(axis=1), dtype=bool)
+    third = np.full_like(first, 1 / 3)
+    one, two = (np.where(both[:, None], p, third) for p in (first, swapped))
+    rows = Rows(
+        swap_flips(one, two) * both, both.astype(float), "no pair was judged in both orders"
+    )
+    return bootstrap.resample({"flips": rows}).score("flips")
 
 
 def _traits(pairs: Sequence[Pair], own: str) -> dict[str, Floats]:
     """Trait → (m,) 1 where A has it or has more of it, −1 where B, 0 where they are equal."""
-    found = {"shown first": np.ones(len(pairs))}
+    found = {POSITION: np.ones(len(pairs))}
     style = np.sign(style_differences(pairs))
     names = {"length": "longer", "lists": "more list items", "bold": "more bold",
              "headers": "more headers"}  # fmt: skip
@@ -154,8 +191,16 @@ def _bias(
     weight = counts.sum(axis=1) * differs
     with_trait = np.where(side > 0, 0, 1)
     row = np.arange(len(side))
-    judge = forced[row, with_trait] * weight
-    people = counts[row, with_trait] * differs
+    return _compared(
+        trait, weight, forced[row, with_trait], counts[row, with_trait] * differs, bootstrap
+    )
+
+
+def _compared(
+    trait: str, weight: Floats, picked: Floats, people: Floats, bootstrap: GroupBootstrap
+) -> Bias:
+    """Judge and people on the same votes: (m,) votes, the judge's share, people's votes."""
+    judge = picked * weight
     rows = {
         "judge": Rows(judge, weight, _NO_PAIRS),
         "people": Rows(people, weight, _NO_PAIRS),

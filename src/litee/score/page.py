@@ -6,6 +6,7 @@ every string from outside is escaped. Knows nothing of what a page shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,7 @@ def _environment() -> Environment:
     }
     environment.filters |= {name: _or_dash(function) for name, function in shown.items()}
     environment.filters["count"] = "{:,.0f}".format
+    environment.filters["breaks"] = breaks
     return environment
 
 
@@ -62,6 +64,16 @@ def _or_dash(shown: Callable[[Score], str]) -> Callable[[Score], str]:
         return Markup('<span class="none" title="{}">—</span>').format(score.reason)
 
     return filtered
+
+
+def breaks(name: str) -> Markup:
+    """A name that may go on in the next line after `_` and `.`.
+
+    >>> breaks("a_b<")
+    Markup('a_<wbr>b&lt;')
+    """
+    parts = re.split(r"(?<=[_.])(?=.)", name)
+    return Markup("<wbr>").join(parts)
 
 
 def in_percent(score: Score) -> str:

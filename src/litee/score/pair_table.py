@@ -36,6 +36,9 @@ NOT_A_LABEL = "not a, b or tie"
 #: What a table may call the pair.
 _IDS = ("pair_id", "id")
 
+#: Column of a table with the outcomes of both orders.
+ORDERS = "orders"
+
 _LABELS = {
     "a": "a", "model_a": "a", "left": "a",
     "b": "b", "model_b": "b", "right": "b",
@@ -101,6 +104,33 @@ def read_verdicts(path: str, voted: Sequence[VotedPair]) -> Floats:
         fix = "give a file with labels a, b, tie or with probabilities p_a, p_b, p_tie"
         raise InputError("holds no verdicts", place=path, fix=fix)
     return usable[0]
+
+
+def read_orders(path: str, voted: Sequence[VotedPair]) -> tuple[Floats, Floats] | None:
+    """Hard verdicts with answer A first and with B first, where a table has a column `orders`.
+
+    Its cells are the outcomes of both orders, e.g. `a/tie`, as `litee score --metrics pairwise`
+    writes them; `-` is no verdict.
+
+    Returns:
+        Two (m, 3), NaN rows without verdict; column 0 is the answer shown first. None without
+        such a column.
+    """
+    table = open_table(Path(_named(path)[1]))
+    if ORDERS not in table.columns:
+        return None
+    key = next((c for c in _IDS if c in table.columns), _IDS[0])
+    place_of = {item.pair.id: k for k, item in enumerate(voted)}
+    found = np.full((2, len(voted), 3), np.nan)
+    for row in table.rows:
+        place = place_of.get(str(row.cells.get(key)))
+        outcomes = str(row.cells.get(ORDERS)).split("/")
+        if place is None or len(outcomes) != 2:
+            continue
+        for order, outcome in enumerate(outcomes):
+            if outcome in CLASSES:
+                found[order, place] = [float(outcome == c) for c in CLASSES]
+    return found[0], found[1][:, [1, 0, 2]]
 
 
 _Taken = list[tuple[str, Floats, dict[str, int]]]
