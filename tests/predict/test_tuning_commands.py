@@ -38,11 +38,15 @@ def test_votes_to_a_judge_to_tuned_models(tiny, tmp_path, monkeypatch):
     config.write_text(shared + "samples: 2\nmargin: 0\nmax_length: 96\n")
     online = tmp_path / "online.yaml"
     online.write_text(shared + "samples: 2\nmax_steps: 2\nsave_steps: 1\ndev_prompts: 2\n")
+    answers = tmp_path / "answers.jsonl"
+    written = [{"prompt": f"Question {k}?", "answer": a} for k in range(4) for a in ("yes", "no")]
+    answers.write_text("".join(json.dumps(one) + "\n" for one in written))
     common = ["--backbone", tiny("llama")]
     for number, arguments in enumerate(
         [
             ("dpo", votes, "--config", config),
             ("dpo", "--prompts", votes, "--judge", judge, "--config", config),
+            ("dpo", "--answers", answers, "--judge", judge, "--config", config),
             ("grpo", votes, "--judge", judge, "--independent", judge, "--config", online),
             ("rloo", votes, "--judge", judge, "--config", online),
         ]
@@ -54,6 +58,8 @@ def test_votes_to_a_judge_to_tuned_models(tiny, tmp_path, monkeypatch):
     assert "independent" in shown.output or "held-out" in shown.output
     with pytest.raises(ConfigError, match="votes, or from --prompts"):
         invoke("tune", "dpo", "--out", tmp_path / "x")
+    with pytest.raises(ConfigError, match="not all answers have a reward"):
+        invoke("tune", "dpo", "--answers", answers, "--out", tmp_path / "x")
     exported = invoke("export-reward", judge, "--out", tmp_path / "reward")
     assert exported.exit_code == 0, exported.output
     assert "member probe" in exported.output

@@ -35,7 +35,13 @@ def dpo(
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts: the model's own answers are ranked by --judge.")
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="Judge that ranks samples.")] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Several answers per prompt, by `litee generate`: these are ranked."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Judge that ranks samples; answers with rewards need none.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
     format: Annotated[str, typer.Option(help="Layout of votes files; docs/data.md.")] = "auto",
@@ -82,13 +88,16 @@ def dpo(
             "seed": seed,
         },
     )
-    if bool(votes) == bool(prompts) or bool(prompts) != bool(judge):
+    given = [bool(votes), bool(prompts), bool(answers)]
+    if sum(given) != 1 or (prompts and not judge) or (votes and judge):
         raise ConfigError(
-            "dpo learns from votes, or from --prompts with --judge",
-            fix="name votes files, or --prompts FILE --judge DIR, not both",
+            "dpo learns from votes, or from --prompts with --judge, or from --answers",
+            fix="name votes files, or --prompts FILE --judge DIR, or --answers FILE, just one",
         )
     if votes:
         _show_dpo(_on_votes(votes, settings, format=format, out=out, resume=resume))
+    elif answers:
+        _show_dpo(_on_answers(answers, judge, settings, out=out, resume=resume))
     else:
         _show_dpo(_on_samples(prompts, judge, settings, out=out, resume=resume))
 
@@ -197,6 +206,29 @@ def _on_samples(
         reward_name=judge,
         resume=resume,
     )
+
+
+def _on_answers(
+    file: Path, judge: str | None, settings: DpoSettings, *, out: Path, resume: bool
+) -> DpoResult:
+    from litee.finetune.dpo import tune_dpo
+    from litee.finetune.preference_data import preferences_from_samples
+    from litee.finetune.written_answers import read_written_answers
+    from litee.predict.judge_reward import JudgeReward
+    from litee.progress import console
+
+    found = read_written_answers(file)
+    for reason, count in found.dropped.counts.items():
+        console.print(f"  dropped {count:,}: {reason}", highlight=False, markup=False)
+    if judge is None and found.rewards is None:
+        fix = "add --judge DIR, or write them with `litee generate --best-of N --judge DIR --all`"
+        raise ConfigError("not all answers have a reward", place=str(file), fix=fix)
+    rewards = found.rewards if judge is None else found.ranked_by(JudgeReward.load(judge))
+    assert rewards is not None
+    preferences = preferences_from_samples(
+        found.conversations, found.answers, rewards, settings.margin
+    )
+    return tune_dpo(preferences, settings, out=out, inputs=hashes([file]), resume=resume)
 
 
 def _online(
