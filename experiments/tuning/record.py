@@ -1,14 +1,16 @@
 """A finished tuning experiment as a results file.
 
-    python experiments/tuning/record.py NAME RUN COMPARISON [NOTES]
+    python experiments/tuning/record.py NAME RUN COMPARISON ANSWERS CPU [NOTES]
 
-RUN is the folder of `litee tune`, COMPARISON that of `litee compare`, tuned model first. The win
-rates are those of the judge called `independent`, or of the first one.
+RUN is the folder of `litee tune`, COMPARISON that of `litee compare`, tuned model first; ANSWERS
+are the tuned model's, CPU holds what the shell's `times` said of each session. The rates are those
+of the judge called `independent`, or of the first one.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,30 +20,52 @@ from litee.score.results import new_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NOTES = (
+    "Both judges are probes on halves of the same four sources, divided by prompt: they share no "
+    "votes and no backbone, but they do share raters. cpu_seconds count all sessions of the "
+    "experiment, answering and judging included; seconds are the tuning's wall time on a machine "
+    "that ran other jobs too. seconds_per_point: the tuning's seconds per point of win rate above "
+    "50."
+)
+
 
 def main(arguments: list[str]) -> int:
     """Write results/NAME.json; returns the exit code."""
-    if not 3 <= len(arguments) <= 4:
-        sys.stderr.write("usage: record.py NAME RUN COMPARISON [NOTES]\n")
+    if not 5 <= len(arguments) <= 6:
+        sys.stderr.write("usage: record.py NAME RUN COMPARISON ANSWERS CPU [NOTES]\n")
         return 2
-    name, run, compared = arguments[0], Path(arguments[1]), Path(arguments[2])
+    name = arguments[0]
+    run, compared, answers, cpu = map(Path, arguments[1:5])
     comparison = _read(compared / "comparison.json")
     receipt = Receipt(**_read(run / "receipt.json"))
     metrics, intervals = judged(comparison)
-    metrics |= {"seconds": receipt.seconds, "stop_rate": stop_rate(compared)}
+    metrics |= {"seconds": receipt.seconds, "stop_rate": stop_rate(answers)}
+    metrics |= cost(cpu, receipt.seconds, metrics["win_rate"])
     tuning = _read(run / "tuning.json")
     tables: dict[str, Json] = {
         "comparison": comparison,
         "tuning": {k: v for k, v in tuning.items() if k != "curve"},
         "curve": thinned(tuning.get("curve", [])),
     }
-    command = f"bash experiments/tuning/run.sh {run.name}"
-    notes = arguments[3] if len(arguments) > 3 else ""
+    command = f"bash experiments/tuning/run.sh {cpu.parent.name}"
+    notes = arguments[5] if len(arguments) > 5 else NOTES
     result = new_result(
         name, command, receipt, metrics, intervals=intervals, tables=tables, notes=notes
     )
     sys.stdout.write(f"{write_result(ROOT / 'results', result)}\n")
     return 0
+
+
+def cost(cpu: Path, seconds: float, win_rate: float) -> dict[str, float]:
+    """Processor seconds of all sessions that ended, and what a point of win rate cost in tuning."""
+    found = {}
+    if cpu.is_file():
+        spent = re.findall(r"(\d+)m([\d.]+)s", cpu.read_text(encoding="utf-8"))
+        found["cpu_seconds"] = round(sum(60 * int(m) + float(s) for m, s in spent), 1)
+    points = 100 * (win_rate - 0.5)
+    if points > 0:
+        found["seconds_per_point"] = round(seconds / points, 1)
+    return found
 
 
 def judged(
@@ -68,10 +92,11 @@ def judged(
     return metrics | {"win_rate_low": low, "win_rate_high": high}, intervals
 
 
-def stop_rate(compared: Path) -> float:
+def stop_rate(answers: Path) -> float:
     """Share of the tuned model's answers that it ended itself."""
-    answers = [json.loads(line) for line in (compared / "tuned.jsonl").open(encoding="utf-8")]
-    return sum(a["finish_reason"] == "stop" for a in answers) / len(answers)
+    with answers.open(encoding="utf-8") as lines:
+        reasons = [json.loads(line)["finish_reason"] for line in lines]
+    return sum(reason == "stop" for reason in reasons) / len(reasons)
 
 
 def thinned(curve: list[Json], count: int = 60) -> list[Json]:

@@ -1,62 +1,103 @@
 #!/usr/bin/env bash
-# One tuning experiment from data to results file; run it again to go on where it stopped.
+# Tuning experiments from data to results files; run it again to go on where it stopped.
 #
-#   bash experiments/tuning/run.sh judges | sft_smollm2 | sft_gemma | dpo | grpo
+#   bash experiments/tuning/run.sh best_of_n | sft_gemma | sft_smollm2 | quality | dpo | grpo | all
 #
-# DATA (default ../shared/data) holds the votes and demonstrations; RUNS (default runs/tuning) takes
-# the runs. `judges` must come first: one judge to tune with, one of other votes and another
-# backbone to test with.
+# DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
+# runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
+# votes nor backbone: the votes of four sources are halved by prompt, one half trains the judge that
+# rewards, the other the judge that is asked. LITEE and PYTHON name the programs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/tuning
 data=${DATA:-../shared/data}
 runs=${RUNS:-runs/tuning}
-what=${1:?judges, sft_smollm2, sft_gemma, dpo or grpo}
+threads=${THREADS:-2}
+what=${1:?best_of_n, sft_gemma, sft_smollm2, quality, dpo, grpo or all}
 litee=${LITEE:-litee}
 python=${PYTHON:-python}
+export OMP_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
 mkdir -p "$runs"
 
-if [[ $what == judges ]]; then
-  $litee fit "$data/votes/pandalm.jsonl.gz" "$data/votes/llmfao.jsonl.gz" --out "$runs/judge" \
-    --backbone smollm2-135m-instruct --members statistics,probe --depth 20 --max-tokens 512 --resume
-  $litee fit "$data/votes/guanaco_vicuna80.jsonl.gz" "$data/votes/lfqa_experts.jsonl.gz" \
-    --out "$runs/independent" --backbone gemma-3-270m --members statistics,probe --depth 12 \
-    --max-tokens 512 --resume
+if [[ $what == all ]]; then
+  for one in best_of_n sft_gemma dpo quality grpo sft_smollm2; do bash "$0" "$one"; done
   exit
 fi
+mkdir -p "$runs/$what"
+trap 'times | tail -n 1 >> "$runs/$what/cpu.txt"' EXIT # processor time of this session
 
+[[ -d $runs/votes ]] || $litee data split "$data"/votes/{pandalm,guanaco_vicuna80,llmfao,lfqa_experts}.jsonl.gz \
+  --test 0.5 --out "$runs/votes"
+[[ -f $runs/judge/receipt.json ]] || $litee fit "$runs/votes/train.jsonl" --out "$runs/judge" --resume \
+  --backbone smollm2-135m-instruct --members probe --depth 24 --threads "$threads"
+[[ -f $runs/independent/receipt.json ]] || $litee fit "$runs/votes/test.jsonl" --out "$runs/independent" \
+  --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
 [[ -f $runs/prompts/test.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
-base=$(sed -n 's/^backbone: //p' "$here/$what.yaml")
+
+# answer NAME BACKBONE [OPTIONS]: the test prompts' answers of a system
+answer() {
+  local file=$runs/answers/$1.jsonl
+  mkdir -p "$runs/answers"
+  [[ -f $file ]] || $litee generate "$runs/prompts/test.jsonl" --backbone "$2" --name "$1" --max-new-tokens 160 \
+    --threads "$threads" --out "$file" --resume "${@:3}"
+}
+
+# compared FIRST SECOND FOLDER: by the independent judge, the rewarding one and a language model
+compared() {
+  local first=$runs/answers/$1.jsonl second=$runs/answers/$2.jsonl
+  mkdir -p "$3"
+  $litee compare "$first" "$second" --out "$3" --names "$1,$2"
+  $litee score "$3/pairs.jsonl" --pairs --metrics pairwise --llm smollm2-135m-instruct --out "$3/llm.csv"
+  $litee compare "$first" "$second" --out "$3" --names "$1,$2" --judge "independent=$runs/independent" \
+    --judge "reward=$runs/judge" --verdicts "llm=$3/llm.csv"
+}
+
+# sft NAME DEMONSTRATIONS CONFIG [OPTIONS]: a run of its own
+sft() {
+  $litee tune sft "$2" --config "$here/$3.yaml" --out "$runs/$1/run" --threads "$threads" --resume "${@:4}"
+}
+
+seeds=$runs/seeds.jsonl
+[[ -f $seeds ]] || $litee data demonstrations "$data/demonstrations/self_instruct_seed_tasks.jsonl.gz" --out "$seeds"
+base=$(sed -n 's/^backbone: //p' "$here/$what.yaml" 2>/dev/null || true)
 case $what in
+  best_of_n)
+    $python benchmarks/best_of_n.py "$runs/prompts/train.jsonl" --judge "$runs/judge" \
+      --independent "$runs/independent" --limit 80 --samples "${SAMPLES:-32}" --max-new-tokens "${TOKENS:-96}" \
+      --temperature 0.9 --top-p 0.95 --repetition-penalty 1.1 --dtype bfloat16 --threads "$threads" \
+      --work "$runs/best_of_n"
+    exit ;;
   sft_*)
-    [[ -f $runs/demonstrations.jsonl ]] || $litee data demonstrations \
-      "$data/demonstrations/self_instruct_seed_tasks.jsonl.gz" --out "$runs/demonstrations.jsonl"
-    $litee tune sft "$runs/demonstrations.jsonl" --config "$here/$what.yaml" \
-      --judge "$runs/judge" --out "$runs/$what" --resume ;;
+    sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;
+  quality) # as many demonstrations, chosen or random, as many steps
+    base=gemma-3-270m
+    [[ -f $runs/travel.jsonl ]] || $litee data demonstrations "$data/travel/dstc11" --out "$runs/travel.jsonl"
+    for strategy in facility random; do
+      chosen=$runs/quality/$strategy.jsonl
+      [[ -f $chosen ]] || $litee curate "$seeds" "$runs/travel.jsonl" --n 96 --strategy $strategy --out "$chosen" \
+        --against "$runs/prompts/test.jsonl" --max-chars 1200
+      sft "quality/$strategy" "$chosen" quality
+      answer "$strategy" $base --adapter "$runs/quality/$strategy/run/adapter"
+    done
+    compared facility random "$runs/quality/compared"
+    $python $here/record.py lima_quality "$runs/quality/facility/run" "$runs/quality/compared" \
+      "$runs/answers/facility.jsonl" "$runs/quality/cpu.txt"
+    exit ;;
   dpo)
-    $litee tune dpo --prompts "$runs/prompts/train.jsonl" --judge "$runs/judge" \
-      --config $here/dpo.yaml --out "$runs/dpo" --resume ;;
+    $litee tune dpo --prompts "$runs/prompts/train.jsonl" --judge "$runs/judge" --config $here/dpo.yaml \
+      --out "$runs/dpo/run" --threads "$threads" --resume ;;
   grpo)
-    $litee tune grpo "$runs/prompts/train.jsonl" --judge "$runs/judge" \
-      --independent "$runs/independent" --config $here/grpo.yaml --out "$runs/grpo" --resume ;;
+    $litee tune grpo "$runs/prompts/train.jsonl" --judge "$runs/judge" --independent "$runs/independent" \
+      --config $here/grpo.yaml --out "$runs/grpo/run" --threads "$threads" --resume ;;
   *)
     echo "unknown experiment: $what" >&2
     exit 2 ;;
 esac
 
-against=$runs/$what/against_base
-mkdir -p "$against"
-$litee generate "$runs/prompts/test.jsonl" --backbone "$base" --name base --max-new-tokens 256 \
-  --out "$against/base.jsonl" --resume
-$litee generate "$runs/prompts/test.jsonl" --backbone "$base" --adapter "$runs/$what/adapter" \
-  --name tuned --max-new-tokens 256 --out "$against/tuned.jsonl" --resume
-$litee compare "$against/tuned.jsonl" "$against/base.jsonl" --out "$against"
-$litee score "$against/pairs.jsonl" --pairs --metrics pairwise --llm smollm2-135m-instruct \
-  --out "$against/llm.csv"
-$litee compare "$against/tuned.jsonl" "$against/base.jsonl" --out "$against" \
-  --judge "independent=$runs/independent" --judge "reward=$runs/judge" \
-  --verdicts "llm=$against/llm.csv"
+answer "$base" "$base"
+answer "$what" "$base" --adapter "$runs/$what/run/adapter"
+compared "$what" "$base" "$runs/$what/compared"
 name=$what
-[[ $what == sft_smollm2 ]] && name=lima_sft
-[[ $what == sft_gemma ]] && name=lima_sft_gemma
-$python $here/record.py "$name" "$runs/$what" "$against"
+[[ $what == sft_gemma ]] && name=lima_sft
+[[ $what == sft_smollm2 ]] && name=lima_sft_smollm2
+$python $here/record.py "$name" "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.jsonl" "$runs/$what/cpu.txt"

@@ -11,6 +11,7 @@ from litee.errors import ConfigError
 from litee.finetune.chat_settings import (
     LIGHT,
     LIMA,
+    SFT_PRESETS,
     DpoSettings,
     OnlineSettings,
     SftSettings,
@@ -39,9 +40,28 @@ def test_unknown_names_are_errors_also_beside_a_preset():
 
 def test_the_experiments_settings_load():
     kinds = {"sft_smollm2": SftSettings, "sft_gemma": SftSettings, "dpo": DpoSettings}
-    kinds["grpo"] = OnlineSettings
+    kinds |= {"grpo": OnlineSettings, "quality": SftSettings}
     files = {file.stem: file for file in TUNING.glob("*.yaml")}
     assert files.keys() == kinds.keys()
     for name, kind in kinds.items():
         assert load_settings(kind, files[name])
     assert load_settings(OnlineSettings, files["grpo"]).max_steps >= 100
+
+
+def test_the_travel_preset_is_the_papers_lora():
+    found = load_settings(SftSettings, None, {"preset": "travel"})
+    assert (found.method, found.lora_r, found.lora_alpha, found.lora_dropout) == (
+        "qlora", 64, 16, 0.1,
+    )  # fmt: skip
+    assert (found.patience, found.num_train_epochs) == (3, 30)
+    assert found.learning_rate == found.final_learning_rate == 2e-4
+
+
+@pytest.mark.parametrize("name", sorted(SFT_PRESETS))
+def test_every_preset_agrees_with_itself(name):
+    assert SftSettings(preset=name).preset == name
+
+
+def test_patience_and_a_late_choice_exclude_each_other():
+    with pytest.raises(ConfigError, match="patience = 2 may end the run before select_first = 2"):
+        load_settings(SftSettings, None, {"patience": 2, "select_first": 2})
