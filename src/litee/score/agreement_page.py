@@ -243,6 +243,8 @@ def cautions(study: AgreementStudy) -> tuple[str, ...]:
     often = max(range(3), key=lambda k: study.outcome_shares[k])
     if study.pairs and study.outcome_shares[often] > 0.4:
         verdict = ("A", "B", "tie")[often]
+        if study.kind == "ratings" and verdict != "tie":
+            verdict = "A (or B)"  # derived pairs stand in both orders
         found.append(
             f"Always saying {verdict} would agree in {100 * study.outcome_shares[often]:.1f} % of "
             "cases: compare the three-way figures with that, not with one third."

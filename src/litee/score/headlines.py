@@ -32,9 +32,10 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "people.pairwise_accuracy": "two people",
     },
     "agreement_travel": {
-        "meteor.spearman_item": "Spearman with GPT-4's ratings, 16 systems: METEOR",
+        "bertscore_f1.spearman_item": "Spearman with GPT-4's yes-rates: BERTScore F1",
         "similarity.spearman_item": "similarity",
         "rouge1.spearman_item": "ROUGE-1",
+        "length.spearman_item": "length",
         "faithfulness_ragas.spearman_item": "Ragas faithfulness",
     },
     "demo": {
