@@ -169,18 +169,21 @@ class OwnerRoutes:
         ]
 
 
-def _cell(score: Score, form: str = "{:.0%}") -> str:
-    """A figure with its interval, or a dash.
+def _cell(score: Score, unit: str = " %") -> str:
+    """A figure with its interval, or a dash; without a unit as a number with two places.
 
-    >>> _cell(Score(0.5, 0.25, 0.75)), _cell(Score(None, reason="none"))
-    ('50% (25%–75%)', '–')
+    >>> _cell(Score(0.5, 0.25, 0.75)), _cell(Score(0.5), ""), _cell(Score(None, reason="none"))
+    ('50 % (25–75 %)', '0.50', '–')
     """
+
+    def text(value: float) -> str:
+        return f"{100 * value:.0f}" if unit else f"{value:.2f}"
+
     if score.value is None:
         return "–"
-    text = form.format(score.value)
     if score.low is None or score.high is None:
-        return text
-    return f"{text} ({form.format(score.low)}–{form.format(score.high)})"
+        return text(score.value) + unit
+    return f"{text(score.value)}{unit} ({text(score.low)}–{text(score.high)}{unit})"
 
 
 def _bars(counts: tuple[int, ...]) -> list[tuple[float, float, int]]:

@@ -130,7 +130,7 @@ class VoterRoutes:
             total=max(1, progress.done + progress.left),
             status=_status(progress, live=self.page.live),
             max_prompt=MAX_PROMPT,
-            summary=f"You judged {progress.done} pair{'s' * (progress.done != 1)}.",
+            summary=_summary(progress.done),
             welcome=not progress.done and not go and bool(tray.sheets),
         )
 
@@ -231,6 +231,15 @@ def _status(progress: ProgressOut, *, live: bool) -> str:
     """
     done = f"{progress.done} done"
     return done if live and not progress.left else f"{done} · {progress.left} to go"
+
+
+def _summary(done: int) -> str:
+    """What the person has judged so far; nothing before the first pair.
+
+    >>> _summary(0), _summary(1)
+    ('', 'You judged 1 pair.')
+    """
+    return f"You judged {done} pair{'s' * (done != 1)}." if done else ""
 
 
 def _form_act(form: FormData) -> dict[str, object]:

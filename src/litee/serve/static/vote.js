@@ -100,7 +100,8 @@
     byId("status").textContent = words(done, left, tray.progress.seconds);
     if (done > lastDone && MILESTONES.has(done)) toast(`${done} pairs judged. Thank you!`);
     lastDone = done;
-    byId("summary").textContent = done === 1 ? "You judged 1 pair." : `You judged ${done} pairs.`;
+    const pairs = done === 1 ? "1 pair" : `${done} pairs`;
+    byId("summary").textContent = done ? `You judged ${pairs}.` : "";
   };
 
   const words = (done, left, seconds) => {
@@ -332,7 +333,7 @@
     event.preventDefault();
     byId("welcome").hidden = true;
     show();
-    byId("main").focus();
+    byId("main").focus({ preventScroll: true });
   });
   document.addEventListener("litee-sheet", flush); // a question was answered
   addEventListener("online", () => { wait = 1000; flush(); });
