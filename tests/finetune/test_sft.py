@@ -10,7 +10,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from litee.config import load_settings
 from litee.errors import ConfigError, InputError, ModelError
@@ -18,7 +24,7 @@ from litee.finetune import sft
 from litee.finetune.chat_data import IGNORED, ChatEncoder, encode_demonstrations
 from litee.finetune.chat_model import load_chat_model
 from litee.finetune.chat_settings import SftSettings
-from litee.finetune.chat_training import checkpoints, curve_of, last_checkpoint
+from litee.finetune.chat_training import Patience, checkpoints, curve_of, last_checkpoint
 from litee.records import Demonstration, Message
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -263,3 +269,26 @@ def test_messages_for_what_cannot_be_done(tiny, tmp_path):
     with pytest.raises(ConfigError, match="preset"):
         load_settings(SftSettings, None, {"preset": "lime"})
     shutil.rmtree(tmp_path / "a", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [
+        ([3.0, 2.0, 1.0], False),
+        ([3.0, 2.0, 2.5], False),
+        ([3.0, 2.0, 2.5, 2.1], True),
+        ([3.0, 2.0, 2.5, 1.9, 2.0], False),
+        ([], False),
+    ],
+)
+def test_a_run_ends_after_two_looks_without_a_lower_loss(losses, stops):
+    state = TrainerState(log_history=[{"loss": 9.0}, *({"eval_loss": x} for x in losses)])
+    control = TrainerControl()
+    Patience(2).on_evaluate(TrainingArguments(), state, control)
+    assert control.should_training_stop is stops
+
+
+def test_patience_ends_a_run_that_learns_nothing(tiny, tmp_path):
+    still = {"learning_rate": 1e-12, "final_learning_rate": 0.0, "patience": 1}
+    tuned = run(tiny("llama"), tmp_path / "run", num_train_epochs=3, select_last=3, **still)
+    assert len(tuned.candidates) < 3

@@ -29,6 +29,7 @@ from litee.cli import (
     serve,
     study,
     tune,
+    tune_raft,
     tune_rewards,
     vote,
 )
@@ -86,7 +87,7 @@ app.command()(compare.compare)
 app.command()(audit.audit)
 app.command()(study.study)
 app.add_typer(tune.app, name="tune")
-for tuning in (tune_rewards.dpo, tune_rewards.grpo, tune_rewards.rloo):
+for tuning in (tune_raft.raft, tune_rewards.dpo, tune_rewards.grpo, tune_rewards.rloo):
     tune.app.command()(tuning)
 app.command()(export_reward.export_reward)
 app.command()(generate.generate)

@@ -78,7 +78,7 @@ def sft(
             "seed": seed,
         },
     )
-    _show(_sft(demonstrations, dev, settings, format=format, out=out, judge=judge, resume=resume))
+    tune_files(demonstrations, dev, settings, format=format, out=out, judge=judge, resume=resume)
 
 
 @app.command()
@@ -99,20 +99,21 @@ def merge(
     Console().print(f"model: {folder}", soft_wrap=True, highlight=False)
 
 
-def _sft(
+def tune_files(
     files: list[Path],
     dev: Path | None,
     settings: SftSettings,
     *,
-    format: str,
     out: Path,
-    judge: str | None,
-    resume: bool,
-) -> Tuned:
+    format: str = "auto",
+    judge: str | None = None,
+    resume: bool = False,
+) -> None:
+    """Tune on files of demonstrations and print what came out; `dev` is held out, None splits."""
     from litee.finetune.sft import tune_sft
     from litee.predict.judge_reward import JudgeReward
 
-    return tune_sft(
+    tuned = tune_sft(
         _read(files, format),
         settings,
         out=out,
@@ -122,6 +123,7 @@ def _sft(
         scorer_name=judge or "",
         resume=resume,
     )
+    _show(tuned)
 
 
 def hashes(files: list[Path]) -> dict[str, str]:

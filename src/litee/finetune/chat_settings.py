@@ -48,7 +48,43 @@ LIGHT: Mapping[str, object] = {
     "dev_prompts": 24,
 }
 
-SFT_PRESETS: Mapping[str, Mapping[str, object]] = {"lima": LIMA, "light": LIGHT}
+#: Rows with documents (`litee raft build`) on small machines: long rows, each by itself.
+RAFT: Mapping[str, object] = {
+    **LIGHT,
+    "num_train_epochs": 2,
+    "max_length": 1024,
+    "packing": False,
+    "select_last": 2,
+}
+
+#: The travel comparison's QLoRA and RAFT of 7B models (arXiv 2408.03562 and its notebooks): r 64,
+#: alpha 16, dropout 0.1, NF4, constant rate, early stopping. Here the loss is looked at once per
+#: pass, there every 10 steps.
+TRAVEL: Mapping[str, object] = {
+    "method": "qlora",
+    "lora_r": 64,
+    "lora_alpha": 16,
+    "lora_dropout": 0.1,
+    "learning_rate": 2e-4,
+    "final_learning_rate": 2e-4,
+    "weight_decay": 0.001,
+    "max_grad_norm": 0.3,
+    "num_train_epochs": 30,
+    "patience": 3,
+    "batch_size": 4,
+    "max_length": 1536,
+    "residual_dropout": 0.0,
+    "packing": False,
+    "select_first": 1,
+    "select_last": 30,
+}
+
+SFT_PRESETS: Mapping[str, Mapping[str, object]] = {
+    "lima": LIMA,
+    "light": LIGHT,
+    "raft": RAFT,
+    "travel": TRAVEL,
+}
 
 
 class ChatSettings(Settings):
@@ -87,10 +123,11 @@ class ChatSettings(Settings):
 class SftSettings(ChatSettings):
     """Settings of `litee tune sft`."""
 
-    preset: Literal["light", "lima"] = Field(
+    preset: Literal["light", "lima", "raft", "travel"] = Field(
         "light",
-        description="What the other settings default to: light, LoRA for small machines; lima, "
-        "the paper's recipe.",
+        description="What the other settings default to: light, LoRA for small machines; raft, "
+        "the same for rows with documents; lima and travel, those papers' recipes (travel: QLoRA "
+        "of 7B models, CUDA only).",
     )
     eot: str = Field(
         "auto",
@@ -115,6 +152,11 @@ class SftSettings(ChatSettings):
     packing: bool = Field(
         True, description="Put several demonstrations in a row; they do not see each other."
     )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Passes in a row without a lower held-out loss that end the run; 0: none do.",
+    )
     select_first: int = Field(1, ge=1, description="First epoch whose checkpoint may be chosen.")
     select_last: int = Field(3, ge=1, description="Last epoch whose checkpoint may be chosen.")
     dev_prompts: int = Field(
@@ -137,6 +179,11 @@ class SftSettings(ChatSettings):
             raise ValueError(
                 f"select_first = {self.select_first} and select_last = {self.select_last} must "
                 f"rise and not pass num_train_epochs = {self.num_train_epochs}"
+            )
+        if self.patience and self.select_first > 1:
+            raise ValueError(
+                f"patience = {self.patience} may end the run before select_first = "
+                f"{self.select_first}: set one of them back"
             )
         _check_batches(self.batch_size, self.micro_batch)
         return self

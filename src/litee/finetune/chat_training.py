@@ -119,6 +119,27 @@ class Guard(TrainerCallback):
                 )
 
 
+class Patience(TrainerCallback):
+    """Ends a run when the held-out loss has not fallen for some looks in a row.
+
+    It reads the run's own log, so a resumed run counts the looks before it was stopped.
+
+    Args:
+        looks: without a lower loss than before.
+    """
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Compare with the lowest loss so far."""
+        losses = [float(log["eval_loss"]) for log in state.log_history if "eval_loss" in log]
+        if losses and len(losses) - 1 - losses.index(min(losses)) >= self.looks:
+            control.should_training_stop = True
+
+
 class Steps(TrainerCallback):
     """Shows optimiser steps as they are made."""
 

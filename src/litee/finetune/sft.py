@@ -27,6 +27,7 @@ from litee.finetune.chat_data import (
 from litee.finetune.chat_model import ChatModel, known_warnings, load_chat_model
 from litee.finetune.chat_settings import SftSettings
 from litee.finetune.chat_training import (
+    Patience,
     checkpoints,
     curve_of,
     export,
@@ -199,6 +200,8 @@ def _train(
 ) -> int:
     arguments = sft_arguments(settings, folder, device=chat.device, evaluate=held is not None)
     trainer = sft_trainer(chat, data, held, arguments)
+    if held is not None and settings.patience:
+        trainer.add_callback(Patience(settings.patience))
     handles = add_residual_dropout(chat.plain, settings.residual_dropout)
     try:
         run_trainer(trainer, folder, "tuning")
