@@ -29,7 +29,7 @@ class SearchSettings(Settings):
     method: Method = Field("hybrid", description="Ranking by words, by meaning, or both.")
     k: int = Field(5, ge=1, description="Chunks per question.")
     rrf_constant: int = Field(
-        5, ge=0, description="Constant of reciprocal rank fusion; higher flattens the ranks."
+        10, ge=0, description="Constant of reciprocal rank fusion; higher flattens the ranks."
     )
     candidates: int = Field(
         100, ge=1, description="Chunks of each ranking that are joined or re-ranked."

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from litee.config import Settings
 from litee.encode.retrieval import Encoder, Reranker, Retriever, Vectors
 from litee.encode.retrieval_bm25 import Bm25
 from litee.errors import InputError
@@ -30,8 +29,10 @@ _PART = 1024
 _FIX = "build the index again with litee index build"
 
 
-class _IndexFile(Settings):
+class _IndexFile(BaseModel):
     """`index.json`: how many chunks, how to load the encoder, and every file's sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1]
     chunks: int
