@@ -35,6 +35,7 @@ def rates(**given):
         "model_bytes": 10**7,
         "load_bytes": 3 * 10**7,
         "frozen_bytes": 10**6,
+        "step_bytes": 0.0,
         "trained_bytes": 100.0,
     }
     return Rates(**(values | given))
@@ -184,7 +185,6 @@ def test_a_calibration_of_a_tiny_model(tiny, tmp_path, monkeypatch):
     assert [t.encoder for t in one.tokens] == ["tree", "joint"]
     assert all(0 < t.sample <= t.run and t.kept == 0 for t in one.tokens)
     assert machine.fresh > 0.1 and machine.base_bytes > 10**7
-    assert machine.calibration < 30
 
 
 def test_peak_memory_sees_what_is_gone_again():

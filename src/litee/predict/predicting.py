@@ -1,0 +1,209 @@
+"""Predictions of a file of pairs: chunk by chunk, within time and memory, and resumable.
+
+What is done lies in `OUT.part` beside the output until everything is. A chunk is written whole or
+not at all, and a resumed run cuts the same chunks, so it ends in the bytes of one that was never
+stopped. Knows nothing of the layout of a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from litee.errors import ResourceError
+from litee.finetune.deadline import Deadline
+from litee.finetune.rates import PeakMemory, give_back_memory, resident_bytes
+from litee.predict.judge import CHUNK_PAIRS, Judge
+from litee.progress import progress
+from litee.records import Pair, Prediction
+from litee.rundir import sha256_file, write_error, write_json
+
+#: Pairs that are timed and weighed before a budget or a limit is planned for.
+TRIAL_PAIRS = 64
+
+#: Chunks of a budget: what a chunk takes is how far the end can be missed.
+BUDGET_CHUNKS = 40
+
+#: Numbers of 4 bytes that are held per state while a chunk is judged: the states themselves, the
+#: copy that heads read, and their products.
+HELD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a prediction may take.
+
+    Attributes:
+        seconds: wall time from now on; None for no limit.
+        bytes: resident memory; None for no limit.
+    """
+
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How predictions are written.
+
+    Attributes:
+        line: a prediction as one line, without its end.
+        header: the first line, or empty.
+    """
+
+    line: Callable[[Prediction], str]
+    header: str = ""
+
+
+class PartFile:
+    """The lines that are done, in `OUT.part`, and `OUT.part.json`, which says of what.
+
+    Args:
+        out: where the finished file goes.
+        header: first line, or empty.
+        made_of: hashes that a resumed run must share.
+    """
+
+    def __init__(self, out: Path, *, header: str, made_of: dict[str, str]) -> None:
+        self.out, self.header, self.made_of = out, header, made_of
+        self.file = out.with_name(out.name + ".part")
+        self.note = out.with_name(out.name + ".part.json")
+
+    def found(self) -> tuple[int, int]:
+        """(pairs done, pairs per chunk) of a stopped run of the same inputs; zeros when none."""
+        if not (self.file.exists() and self.note.exists()):
+            return 0, 0
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0, 0
+        if note.get("made_of") != self.made_of:
+            return 0, 0
+        chunk = int(note["chunk"])
+        with self.file.open("rb") as handle:
+            lines = sum(block.count(b"\n") for block in iter(lambda: handle.read(1 << 20), b""))
+        return max(0, lines - bool(self.header)) // chunk * chunk, chunk
+
+    def begin(self, done: int, chunk: int) -> None:
+        """Keep the first `done` pairs' lines and forget what follows; 0 begins anew."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.note, {"made_of": dict(self.made_of), "chunk": chunk})
+        if not done:
+            self.file.write_text(self.header and self.header + "\n", encoding="utf-8")
+            return
+        with self.file.open("rb+") as handle:
+            for _ in range(done + bool(self.header)):
+                handle.readline()
+            handle.truncate()
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Append a chunk and bring it to the disk."""
+        try:
+            with self.file.open("a", encoding="utf-8", newline="\n") as handle:
+                handle.write("".join(line + "\n" for line in lines))
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise write_error(error, self.file) from error
+
+    def finish(self) -> None:
+        """Put the finished file where it belongs."""
+        self.file.replace(self.out)
+        self.note.unlink(missing_ok=True)
+
+
+def predict_file(
+    judge: Judge,
+    pairs: Callable[[], Iterable[Pair]],
+    out: Path,
+    *,
+    source: Path,
+    count: int,
+    layout: Layout,
+    limits: Limits,
+) -> tuple[int, int]:
+    """Predict all pairs, going on where a stopped run of the same inputs was.
+
+    Args:
+        judge: loaded.
+        pairs: → the pairs in the order of the file; asked for several times.
+        out: the output.
+        source: the file of pairs, for its hash.
+        count: number of its pairs.
+        layout: of the lines.
+        limits: time and memory.
+
+    Returns:
+        (pairs in the output, pairs of this run that were cut to the token budget).
+
+    Raises:
+        ResourceError: the time was up before the last pair, or the memory is too small; what was
+            done stays beside `out`.
+    """
+    deadline = Deadline(limits.seconds)
+    made_of = {"pairs": sha256_file(source), "judge": sha256_file(judge.folder / "judge.json")}
+    part = PartFile(out, header=layout.header, made_of=made_of | {"suffix": out.suffix})
+    done, chunk = part.found()
+    if not chunk:
+        chunk = choose_chunk(judge, list(islice(pairs(), TRIAL_PAIRS)), limits)
+    part.begin(done, chunk)
+    rest = islice(pairs(), done, None)
+    cut, slowest = 0, 0.0
+    with progress("predicting", count, "pairs") as advance:
+        advance(done)
+        while some := list(islice(rest, chunk)):
+            if slowest > max(0.0, deadline.left()):
+                raise ResourceError(
+                    f"the time is up after {done:,} of {count:,} pairs",
+                    place=str(part.file),
+                    fix="run the same command again to go on, or give it a larger --budget",
+                )
+            started = time.monotonic()
+            found = judge.predict(some)
+            part.add(layout.line(p) for p in found)
+            slowest = max(slowest, time.monotonic() - started)
+            done += len(some)
+            cut += sum(sum(p.tokens_cut) > 0 for p in found)
+            advance(len(some))
+    part.finish()
+    return done, cut
+
+
+def choose_chunk(judge: Judge, trial: Sequence[Pair], limits: Limits) -> int:
+    """Pairs per chunk: as many as memory holds, and a small part of the time.
+
+    Args:
+        judge: loaded.
+        trial: some pairs, which are run once when there is a limit.
+        limits: time and memory.
+
+    Raises:
+        ResourceError: the judge by itself takes more memory than it may.
+    """
+    if not trial or (limits.seconds is None and limits.bytes is None):
+        return CHUNK_PAIRS
+    give_back_memory()
+    resident, started = resident_bytes(), time.monotonic()
+    with PeakMemory() as peak:
+        judge.predict(trial)
+    chunk = float(CHUNK_PAIRS)
+    if limits.seconds is not None:
+        each = (time.monotonic() - started) / len(trial)
+        chunk = min(chunk, limits.seconds / BUDGET_CHUNKS / each)
+    if limits.bytes is not None:
+        each_pair = judge.state_numbers * 4 * HELD
+        free = limits.bytes - resident - peak.bytes
+        if free < each_pair:
+            raise ResourceError(
+                f"this judge takes {(resident + peak.bytes) / 1e6:,.0f} MB to predict, "
+                f"--max-memory is {limits.bytes / 1e6:,.0f} MB",
+                place=str(judge.folder),
+                fix="allow more, use --threads 1, or fit a judge with fewer layers or members",
+            )
+        chunk = min(chunk, free / each_pair)
+    return max(1, int(chunk))
