@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
 import pytest
+from bad_server import chat_server
 
 pytest.importorskip("ragas", reason="ragas is an extra of its own")
 
@@ -211,3 +213,38 @@ def test_ragas_may_ask_without_a_loop():
 
     writer = RagasWriter(StoredWriter(Scripted(lambda t, p: '```json\n{"word": "x"}\n```'), None))
     assert writer.generate("Say x.", Form).word == "x"
+
+
+def test_the_command_asks_an_endpoint_and_keeps_reasons(tmp_path, monkeypatch, capsys):
+    """End to end without a key: one whole row, one without contexts, one with broken replies."""
+    from litee.cli.score import score
+
+    monkeypatch.setenv("LITEE_CACHE", str(tmp_path / "cache"))
+    rows = [
+        {"prompt": "Why?", "answer": "So.", "reference": "Thus.", "contexts": ["x", "zebra"]},
+        {"prompt": "Why not?", "answer": "So.", "reference": "Thus."},
+        {"prompt": "Why broken?", "answer": "So.", "reference": "Thus.", "contexts": ["broken"]},
+    ]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = tmp_path / "llm.yaml"
+    settings.write_text("retries: 0\ntimeout: 10\n")
+
+    def plan(body, times):
+        text = body["messages"][-1]["content"]
+        if "broken" in text:
+            return "no JSON at all"
+        return json.dumps(good(body["response_format"]["json_schema"]["schema"]["title"], text))
+
+    out = tmp_path / "ragas.csv"
+    with chat_server(plan) as server:
+        score(answers, out=out, metrics=",".join(ALL[:1] + ALL[2:]), llm="m", llm_url=server.url,
+              llm_config=settings)  # fmt: skip
+        assert set(server.keys) == {None}
+    one, two, three = csv.DictReader(out.read_text(encoding="utf-8").splitlines())
+    assert float(one["faithfulness"]) == pytest.approx(2 / 3)
+    assert float(one["context_recall"]) == pytest.approx(1 / 2)
+    assert two["faithfulness"] == "" and NO_CONTEXTS in two["unscored"]
+    assert three["context_recall"] == "" and "invalid JSON" in three["unscored"]
+    assert "nan" not in out.read_text().lower()
+    assert "1 no contexts" in capsys.readouterr().out
