@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import json
 import random
-import shlex
 import signal
 import socket
 import subprocess
@@ -35,8 +34,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from litee.records import Pair
-from litee.rundir import Receipt, cpu_name, peak_rss_mb, versions
-from litee.score.results import new_result, read_result, write_result
 from litee.serve.ballots import Person
 from litee.serve.campaign import Campaign
 from litee.serve.hardening import Rate
@@ -45,6 +42,7 @@ from litee.serve.snapshot import Snapshot, take_snapshot
 from litee.serve.tables import open_engine, reading
 from litee.serve.vote_app import voting_app, voting_routes
 from litee.serve.vote_settings import VoteSettings
+from serve_results import merge
 
 KEY = "ab" * 32
 SECRETS = ["zebra-7b", "yak-13b", "newt-3b", "made-up", '"p0"', '"p1"']
@@ -336,16 +334,19 @@ async def _kill(
 
 def hostile(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Hostile requests, in this process."""
-    from hostile_requests import Attacker, attack
+    from hostile_requests import Attacker, Echo, attack
 
     campaign = Campaign(str(folder / "votes.db"), VoteSettings(people_per_pair=2))
     campaign.add_pairs(made_up_pairs(50))
     for name in ("Mallory", "Ana"):
         campaign.person(name)
     links = Links(bytes.fromhex(KEY))
-    app = voting_app(campaign, links, Rate(10**9, 10**9))
+    systems = Echo(*SECRETS[:3])
+    app = voting_app(campaign, links, Rate(10**9, 10**9), systems)
     attacker = Attacker(campaign, links, SECRETS, number=0)
-    shots = chain(attacker.from_schema(voting_routes(campaign, links), 100), attacker.known())
+    shots = chain(
+        attacker.from_schema(voting_routes(campaign, links, systems=systems), 100), attacker.known()
+    )
     outcome = attack(app, shots, SECRETS, options.inputs)
     ana = next(p for p in campaign.desk.people.values() if p.name == "Ana")
     foreign = sum(ballot.act is not None for ballot in campaign.ballots_of(ana.number))
@@ -378,19 +379,7 @@ def main() -> None:
         metrics = made(options, Path(folder))
     for name, value in metrics.items():
         print(f"{name}: {value}")
-    old = read_result(options.out) if options.out.exists() else None
-    receipt = Receipt(seconds=round(time.perf_counter() - begun, 1), device=cpu_name())
-    receipt.peak_rss_mb, receipt.versions = round(peak_rss_mb(), 1), versions()
-    command = shlex.join(["python", "benchmarks/voting.py", *sys.argv[1:]])
-    commands = [line for line in (old.command.split("; ") if old else []) if line != command]
-    result = new_result(
-        options.out.stem,
-        "; ".join([*commands, command]),
-        receipt,
-        {**(old.metrics if old else {}), **metrics},
-        notes=old.notes if old else "",
-    )
-    write_result(options.out.parent, result)
+    merge(options.out, time.perf_counter() - begun, metrics)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import random
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,7 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from litee.errors import ResourceError
 from litee.serve.campaign import Campaign
 from litee.serve.hardening import Hardened
 from litee.serve.links import Links
@@ -74,6 +75,20 @@ _ROWS = [
     for text in STRINGS
     for more in ({}, {"winner": "a", "annotator": text}, {"winner": text, "id": text})
 ]
+
+
+class Echo:
+    """Live systems that answer with what hurts; what they are called is a secret."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    async def stream(self, name: str, prompt: str) -> AsyncGenerator[str, None]:
+        """The question, and more that looks like markup."""
+        if "DROP" in prompt:
+            raise ResourceError(f"{name} is out of memory")
+        for text in (prompt, *STRINGS[:4], "\x00"):
+            yield text
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,15 @@ class Attacker:
 
     def known(self) -> Iterator[Shot]:
         """Endless known attacks."""
-        makers = (self._votes, self._votes, self._form, self._path, self._raw, self._import)
+        makers = (
+            self._votes,
+            self._votes,
+            self._live,
+            self._form,
+            self._path,
+            self._raw,
+            self._import,
+        )
         while True:
             yield self.rng.choice(makers)()
 
@@ -202,6 +225,17 @@ class Attacker:
         acts: object = [self._act() for _ in range(rng.choice([0, 1, 1, 1, 2, 25]))]
         body = json.dumps({"acts": acts} if rng.random() < 0.95 else acts).encode()
         return Shot("POST", "/api/votes", headers=self.headers(), body=self._damaged(body))
+
+    def _live(self) -> Shot:
+        rng = self.rng
+        prompt = rng.choice([*STRINGS, "x" * 4000, "x" * 4001, 7, None, [], {"a": 1}])
+        body = rng.choice([{"prompt": prompt}, {"prompt": prompt, "system": "x"}, {}, [prompt]])
+        return Shot(
+            "POST",
+            "/api/live",
+            headers=self.headers(),
+            body=self._damaged(json.dumps(body).encode()),
+        )
 
     def _damaged(self, body: bytes) -> bytes:
         rng = self.rng

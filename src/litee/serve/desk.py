@@ -23,7 +23,7 @@ from litee.serve.vote_settings import VoteSettings
 #: A repeat comes at least this many ballots after its first showing.
 GAP = 8
 #: The first ballots of a person are neither repeats nor checks.
-CALM_START = 3
+CALM_START = 12
 #: Votes after which the strengths behind `informative` are fitted anew.
 REFIT = 10
 #: Seconds after which ballots that wait too long are looked for again.
