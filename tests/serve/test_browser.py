@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from hostile_requests import Echo
 from litee.collect.votes import load_votes
 from litee.records import Outcome, Pair
 from litee.serve.ballots import ActIn
@@ -303,6 +304,31 @@ def test_the_form_works_without_script(served, visit, tmp_path):
     read = load_votes([tmp_path / "votes.db"])
     assert [v.winner for v in read.votes] == [Outcome.TIE]
     assert read.dropped.counts == {"skipped by the voter": 1}
+
+
+def test_a_question_of_ones_own_is_answered_and_judged(served, visit, tmp_path):
+    site = served(0, systems=Echo("zebra-7b", "yak-13b"))
+    page = visit(site.link("Ana"))
+    page.locator("#question").fill("'; DROP TABLE")  # one of the two fails
+    page.keyboard.press("Enter")
+    expect(page.locator("#banner")).to_have_text(re.compile("did not answer"))
+    assert page.locator("#question").input_value() == "'; DROP TABLE"
+    assert in_both_themes(page) == []
+    page.locator("#question").fill("1 <script>window.hacked=1</script>")
+    page.keyboard.press("Enter")
+    expect(page.locator(".sheet .prompt")).to_contain_text("1 <script>")
+    assert not re.search("zebra|yak", page.content())
+    judge(page, "2")
+    expect(page.locator("#question")).to_be_focused()
+    arrived(page, 1)
+    expect(page.locator("#status")).to_have_text("1 done")
+    page.get_by_role("button", name="Take the last vote back").click()
+    judge(page, "3")
+    arrived(page, 1)
+    (vote,) = load_votes([tmp_path / "votes.db"]).votes
+    assert (vote.winner, vote.pair.source) == (Outcome.TIE, "live")
+    assert {vote.pair.model_a, vote.pair.model_b} == {"zebra-7b", "yak-13b"}
+    assert page.evaluate("window.hacked") is None
 
 
 def test_nothing_in_an_answer_runs_or_loads(served, visit):
