@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from test_tune import invoke
 
+from litee.config import load_settings
+from litee.encode.raft_settings import RaftSettings
 from litee.errors import ConfigError, InputError, LeakError
+from litee.finetune.chat_settings import DpoSettings, SftSettings
 from tiny_models import save_tiny
 
 SHARED = Path(__file__).parents[2] / "../shared/data/travel/wanderchat"
@@ -89,7 +94,7 @@ def test_rows_that_answer_a_test_question_are_refused(rows, tmp_path):
 
 @pytest.mark.real_data
 def test_the_published_rows_are_audited_and_train(tmp_path, config):
-    """WanderChat's 423 and 226 rows: the known shares, and a pass of a tiny model over some."""
+    """WanderChat: 423 and 226 rows, the known shares, a pass of a tiny model over the shortest."""
     files = [SHARED / f"reddit_{name}.jsonl.gz" for name in ("raft_openai", "falcon_raft")]
     if not files[0].exists():
         pytest.skip("../shared/data is absent")
@@ -104,9 +109,37 @@ def test_the_published_rows_are_audited_and_train(tmp_path, config):
     lines = out.read_text().splitlines()
     assert len(lines) == 649
     some = tmp_path / "some.jsonl"
-    some.write_text("\n".join(lines[::160]) + "\n")
-    model = save_tiny(tmp_path / "model", "llama", max_position_embeddings=16384)
-    config.write_text("dev_prompts: 1\nselect_last: 1\nnum_train_epochs: 1\nmax_length: 16000\n")
+    shortest = sorted(lines[:423], key=len)[:2] + sorted(lines[423:], key=len)[:2]
+    some.write_text("\n".join(shortest) + "\n")
+    model = save_tiny(tmp_path / "model", "llama", max_position_embeddings=8192)
+    config.write_text("dev_prompts: 1\nselect_last: 1\nnum_train_epochs: 1\nmax_length: 8000\n")
     more = ("--backbone", model, "--config", config)
     shown = invoke("tune", "sft", some, "--out", tmp_path / "run", *SMALL, *more)
     assert shown.exit_code == 0, shown.output
+
+
+def test_the_travel_experiments_settings_load():
+    folder = Path(__file__).parents[2] / "experiments/travel"
+    kinds = {"rows": RaftSettings, "sft": SftSettings, "dpo": DpoSettings}
+    kinds |= dict.fromkeys(("paper_llama2_7b", "paper_mistral_7b"), SftSettings)
+    files = {file.stem: file for file in folder.glob("*.yaml")}
+    assert files.keys() == kinds.keys()
+    found = {name: load_settings(kind, files[name]) for name, kind in kinds.items()}
+    assert found["paper_llama2_7b"].lora_r == 64
+    assert found["rows"].test_distractors == (0, 2, 4, 8)
+
+
+def test_ranked_samples_differ_neither_in_format_nor_in_length(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments/travel"))
+    rank = importlib.import_module("rank")
+    why = Counter()
+    texts = [
+        "<ANSWER>: Dogs are welcome there.",
+        "<ANSWER>: Cats may not come in.",
+        "<ANSWER>: Dogs are welcome there, for they are loved by all, and always were, and so on.",
+        "Dogs are welcome.",
+        "##begin_quote##Dogs <ANSWER>: are welcome.",
+    ]
+    assert rank.best_and_worst(texts, "Dogs are welcome.", why) == (texts[0], texts[1])
+    assert why["sample without the row's format, or a repeat"] == 2
+    assert rank.best_and_worst(texts[:1] * 4, "Dogs are welcome.", why) is None
