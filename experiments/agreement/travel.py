@@ -52,7 +52,7 @@ def means(paths: list[Path]) -> dict[str, dict[str, float]]:
         with path.open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
                 for column, cell in row.items():
-                    if column not in {"prompt_id", "system", "unscored"} and cell:
+                    if column not in {"prompt_id", "prompt", "system", "unscored"} and cell:
                         values[row["system"]][column].append(float(cell))
     return {s: {c: sum(v) / len(v) for c, v in row.items()} for s, row in values.items()}
 

@@ -19,6 +19,7 @@ from litee.errors import ConfigError, InputError
 from litee.score import texts
 from litee.score.answers import Answer, AnswerFile, TextColumns, read_answers, read_pair_answers
 from litee.score.receipts import read_costs
+from litee.score.score_table import Choice, Keys, read_rated
 from litee.score.scoring import BLOCK, score_file
 from litee.score.texts import (
     EMPTY_ANSWER,
@@ -188,6 +189,20 @@ def test_a_file_keeps_its_keys_and_says_what_was_not_scored(tmp_path, ending):
     assert [json.loads(str(x["ratings"])) for x in lines] == [[1, 5], [2, 2], [3, 3]]
     assert json.loads(str(lines[1]["unscored"]))["length"] == NO_ANSWER
     assert lines[1]["length"] in (None, "")
+
+
+def test_scores_keep_the_prompt_on_which_they_are_joined(tmp_path):
+    rows = [
+        {"prompt_id": k // 2, "prompt": f"q{k // 2}", "system": "xy"[k % 2], "answer": "a" * k,
+         "reference": "long", "rating": k}
+        for k in range(8)
+    ]  # fmt: skip
+    source = read_answers(write(tmp_path / "in.jsonl", rows))
+    assert source.keys == ("prompt_id", "prompt", "system", "rating")
+    out = tmp_path / "out.csv"
+    score_file(source, plain_metrics(["length"]), ["length"], out, lambda n: None)
+    rated, _ = read_rated([str(out)], Keys(human=("rating",)), Choice())
+    assert [m.name for m in rated.metrics] == ["length"]  # an id is no metric
 
 
 def test_a_file_without_answers_is_refused(tmp_path):

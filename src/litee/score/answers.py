@@ -22,7 +22,7 @@ class Answer:
     """One answer.
 
     Attributes:
-        keys: the cells that go through to the output unchanged (ids, system, ratings).
+        keys: the cells that go through to the output unchanged (prompt, ids, system, ratings).
         prompt: what was asked, "" when unknown.
         answer: the text to be scored, None when the cell is empty or missing.
         reference: a golden answer, None when there is none.
@@ -52,11 +52,6 @@ class TextColumns:
     reference: str = "reference"
     contexts: str = "contexts"
 
-    @property
-    def all(self) -> tuple[str, str, str, str]:
-        """The four names."""
-        return (self.prompt, self.answer, self.reference, self.contexts)
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerFile:
@@ -74,6 +69,9 @@ class AnswerFile:
 def read_answers(path: Path, columns: TextColumns | None = None) -> AnswerFile:
     """Answers of a table, row by row.
 
+    All columns are kept but answer, reference and contexts: the prompt is what scores are joined
+    on.
+
     Raises:
         InputError: the file is broken or has no answer column.
     """
@@ -85,7 +83,8 @@ def read_answers(path: Path, columns: TextColumns | None = None) -> AnswerFile:
             place=str(path),
             fix="name your columns with --prompt, --answer, --reference, --contexts",
         )
-    keys = tuple(c for c in table.columns if c not in named.all)
+    texts = {named.answer, named.reference, named.contexts}
+    keys = tuple(c for c in table.columns if c not in texts)
 
     def answers() -> Iterator[Answer]:
         for row in table.rows:

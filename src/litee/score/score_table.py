@@ -214,10 +214,14 @@ def _counts_of(dropped: Dropped) -> Counts:
     return counts
 
 
+#: Columns that number rows; they are metrics only when they are named.
+_IDS = ("id", "prompt_id", "answer_id", "row", "index")
+
+
 def _metric_names(joined: Joined, keys: Keys, choice: Choice) -> list[str]:
     if choice.names:
         return list(choice.names)
-    reserved = {keys.prompt, keys.system, keys.answer, *keys.human, *keys.reserved, REASONS}
+    reserved = {keys.prompt, keys.system, keys.answer, *keys.human, *keys.reserved, REASONS, *_IDS}
     return [c for c in joined.columns if c not in reserved and is_numeric(joined.rows, c)]
 
 
