@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from litee.finetune.flex import Groups, flex_tree_attention
+
 #: Name of the implementation in `config._attn_implementation`.
 TREE_ATTENTION = "litee_tree"
 
@@ -24,9 +26,12 @@ class TreeLayout:
 
     Attributes:
         groups: per tree, (start, length) of the prefix and of each branch.
+        flex: whether attention takes one kernel for all trees, as is right on a GPU, or one per
+            sequence, as is right on a CPU.
     """
 
-    groups: tuple[tuple[tuple[int, int], tuple[tuple[int, int], ...]], ...]
+    groups: Groups
+    flex: bool = False
 
 
 def tree_attention(
@@ -65,6 +70,19 @@ def tree_attention(
     """
     if attention_mask is not None:
         raise ValueError("tree attention takes no mask")
+    if tree.flex:
+        if dropout:
+            raise ValueError("tree attention on a GPU has no dropout")
+        found = flex_tree_attention(
+            query,
+            key,
+            value,
+            tree.groups,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            softcap=softcap,
+        )
+        return found, None
     repeat = query.shape[1] // key.shape[1]
     if repeat > 1:
         key = key.repeat_interleave(repeat, dim=1)

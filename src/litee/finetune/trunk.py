@@ -39,8 +39,17 @@ class PackedTrees:
     spans: Tensor
 
 
-def lay_out(forest: Forest, pack: Pack, device: torch.device | str = "cpu") -> PackedTrees:
-    """Put a pack's prefixes and branches in a row."""
+def lay_out(
+    forest: Forest, pack: Pack, device: torch.device | str = "cpu", *, flex: bool | None = None
+) -> PackedTrees:
+    """Put a pack's prefixes and branches in a row.
+
+    Args:
+        forest: the texts.
+        pack: which of them.
+        device: of the tensors.
+        flex: attention by one kernel for all; None: on a GPU.
+    """
     ids: list[int] = []
     positions: list[int] = []
     groups = []
@@ -63,7 +72,7 @@ def lay_out(forest: Forest, pack: Pack, device: torch.device | str = "cpu") -> P
     return PackedTrees(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),
-        TreeLayout(tuple(groups)),
+        TreeLayout(tuple(groups), torch.device(device).type == "cuda" if flex is None else flex),
         tuple(leaves),
         torch.tensor(spans, device=device),
     )
@@ -173,6 +182,13 @@ def _runs(start: int, depths: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([start, *stops], stops, strict=False))
 
 
+def _averages(trees: PackedTrees, device: torch.device) -> Tensor:
+    """(leaves, tokens) shares of each token in each branch's mean: one product for all leaves."""
+    token = torch.arange(len(trees.ids), device=device)
+    starts, ends = trees.spans[:, :1], trees.spans[:, 1:]
+    return ((token >= starts) & (token < ends)).float() / (ends - starts)
+
+
 def pooled(states: Tensor, trees: PackedTrees) -> Tensor:
     """Last and mean state of every branch; gradients flow through both.
 
@@ -184,5 +200,7 @@ def pooled(states: Tensor, trees: PackedTrees) -> Tensor:
         (leaves, 2, hidden) in float32: the state of the last token, the mean over the branch.
     """
     last = states[trees.spans[:, 1] - 1].float()
+    if trees.layout.flex:
+        return torch.stack([last, _averages(trees, states.device) @ states.float()], dim=1)
     mean = torch.stack([states[first:end].float().mean(0) for first, end in trees.spans.tolist()])
     return torch.stack([last, mean], dim=1)
