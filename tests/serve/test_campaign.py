@@ -207,7 +207,7 @@ def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, 
         raise sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("disk is full"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(votes_store, "add_ballot", full)
+        patch.setattr(c._committer, "_flush", full)
         with pytest.raises(ResourceError, match="disk is full"):
             c.act_now(ana.number, [sent])
     assert c.desk.ballots[sheet.ballot].act is None

@@ -53,7 +53,8 @@ class Campaign:
         self.engine = open_engine(where)
         self.reader = reading(self.engine)
         self.desk = self._load()
-        self._committer = Committer(self.engine, self._reload)
+        self._rows = store.Rows()
+        self._committer = Committer(self.engine, self._reload, self._rows.flush)
 
     def close(self) -> None:
         """Store what is under way and close the database."""
@@ -73,6 +74,7 @@ class Campaign:
         )
 
     def _reload(self) -> None:
+        self._rows.clear()
         self.desk = self._load()
 
     # -- pairs and people ------------------------------------------------------------------------
@@ -192,10 +194,10 @@ class Campaign:
                     continue
                 number = len(self.desk.ballots)
                 ballot = Ballot(name, number, person.number, pair, "vote", False, now)
-                store.add_ballot(connection, ballot)
+                self._rows.add_ballot(ballot)
                 details: dict[str, Json] = {"comment": vote.reason} if vote.reason else {}
                 act = store.StoredAct(name, 1, "vote", vote.winner, details, None, now)
-                store.add_act(connection, act)
+                self._rows.add_act(act)
                 store.apply_act(ballot, act)
                 self.desk.add_ballot(ballot)
                 new += 1
@@ -220,11 +222,11 @@ class Campaign:
         Raises:
             ResourceError: nothing was stored; send it again.
         """
-        return await self._committer.do(self._acting(person, acts))
+        return await self._committer.do(self._acting(person, acts), light=True)
 
     def act_now(self, person: int, acts: Sequence[ActIn] = ()) -> Tray:
         """As `act`, outside an event loop."""
-        return self._committer.run(self._acting(person, acts))
+        return self._committer.run(self._acting(person, acts), light=True)
 
     async def add_live(self, person: int, asked: LiveAnswers) -> str:
         """Keep a person's own question with its answers, as the next thing they judge.
@@ -250,7 +252,7 @@ class Campaign:
             )
             question = Question(number, pair.swapped() if ballot.swapped else pair, "live")
             store.add_questions(connection, [question])
-            store.add_ballot(connection, ballot)
+            self._rows.add_ballot(ballot)
             self.desk.add_questions([question])
             self.desk.add_ballot(ballot)
             return ballot.id
@@ -266,7 +268,7 @@ class Campaign:
                 ballot = self.desk.next_ballot(person, now)
                 if ballot is None:
                     break
-                store.add_ballot(connection, ballot)
+                self._rows.add_ballot(ballot)
                 self.desk.add_ballot(ballot)
                 waiting = self.desk.waiting(person)
             sheets = tuple(sheet_of(self.desk.questions[b.pair], b) for b in waiting)
@@ -288,6 +290,7 @@ class Campaign:
             now,
         )
         if act.revision <= ballot.revision:
+            self._rows.flush(connection)
             earlier = next(
                 old for old in store.acts(connection, ballot.id) if old.revision == act.revision
             )
@@ -300,7 +303,7 @@ class Campaign:
         undoes = act.act == "undo"
         if act.revision != ballot.revision + 1 or undoes != (ballot.act is not None):
             return Ack(act.ballot, act.revision, "refused")
-        store.add_act(connection, stored)
+        self._rows.add_act(stored)
         before = ballot.act
         store.apply_act(ballot, stored)
         self.desk.acted(ballot, before)

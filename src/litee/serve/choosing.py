@@ -70,29 +70,28 @@ def _information(total: Floats, p: Floats) -> Floats:
 
 
 def ranking_gain(strengths: Strengths, systems: Ints) -> Floats:
-    """What one vote between two systems is expected to teach about their order.
+    """How much one vote between two systems is expected to narrow all strengths.
 
-    (m,) ln(1 + v p (1 − p)), the information in nats that a vote gives about the difference of two
-    strengths with posterior variance v (logistic D-optimal design; Chaloner & Verdinelli 1995,
-    section 4), times the probability that the order as estimated is wrong, Φ(−|δ| / √v), so that
-    settled neighbours are left alone (the weight is ours).
+    (m,) p (1 − p) ‖C d‖² / (1 + p (1 − p) dᵀ C d) with d = e_a − e_b: by how much the trace of the
+    posterior covariance C falls when a vote adds the information p (1 − p) d dᵀ (rank-one update
+    of the inverse; A-optimal design, Chaloner & Verdinelli 1995, section 2.2).
 
     Args:
         strengths: what is known so far.
         systems: (m, 2) numbers of the systems of a and b.
+
+    >>> even = Strengths(np.zeros(2), np.eye(2))
+    >>> float(ranking_gain(even, np.array([[0, 1]]))[0])  # ¼ · 2 / (1 + ¼ · 2)
+    0.3333333333333333
     """
     a, b = systems[:, 0], systems[:, 1]
-    gap = strengths.mean[a] - strengths.mean[b]
+    p = 1 / (1 + np.exp(strengths.mean[b] - strengths.mean[a]))
     c = strengths.covariance
-    variance = np.maximum(c[a, a] + c[b, b] - 2 * c[a, b], 0.0)
-    p = 1 / (1 + np.exp(-gap))
-    doubt = _upper_tail(np.abs(gap) / np.sqrt(variance + 1e-12))
-    return np.asarray(np.log1p(variance * p * (1 - p)) * doubt)
-
-
-def _upper_tail(z: Floats) -> Floats:
-    """P(N(0, 1) > z) for z ≥ 0, by the logistic approximation (Bowling et al. 2009, eq. 8)."""
-    return np.asarray(1 / (1 + np.exp(1.5976 * z + 0.07056 * z**3)))
+    moved = c[:, a] - c[:, b]
+    rows = np.arange(len(systems))
+    variance = np.maximum(moved[a, rows] - moved[b, rows], 0.0)
+    information = p * (1 - p)
+    return np.asarray(information * (moved**2).sum(axis=0) / (1 + information * variance))
 
 
 def judge_gain(probabilities: Floats, votes: Floats | Ints) -> Floats:

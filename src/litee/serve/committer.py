@@ -28,6 +28,7 @@ BATCH = 128
 @dataclass(slots=True)
 class _Job(Generic[T]):
     work: Work[T]
+    light: bool = False
     future: Future[T] = field(default_factory=Future)
     result: T | None = None
     error: Exception | None = None
@@ -49,33 +50,46 @@ class Committer:
         engine: of the database.
         on_failure: called in the writing thread after a commit failed, before its works hear of it:
             nothing of the batch was stored.
+        flush: called before a commit, and before a work that is not light: writes what light works
+            left to be written together.
     """
 
-    def __init__(self, engine: sa.Engine, on_failure: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        on_failure: Callable[[], None],
+        flush: Callable[[sa.Connection], None],
+    ) -> None:
         self._engine = engine
         self._on_failure = on_failure
+        self._flush = flush
         self._queue: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="litee-commits", daemon=True)
         self._closed = False
         self._thread.start()
 
-    async def do(self, work: Work[T]) -> T:
+    async def do(self, work: Work[T], *, light: bool = False) -> T:
         """Run a work and wait until it is stored.
+
+        Args:
+            work: to run.
+            light: it leaves its rows to `flush` and raises no `LiteeError`, so it needs no
+                savepoint: what many people do at once costs a few round trips altogether.
 
         Raises:
             ResourceError: the database could not store it.
             LiteeError: raised by the work itself; nothing of it was stored.
         """
-        return await asyncio.wrap_future(self._put(work))
+        return await asyncio.wrap_future(self._put(work, light=light))
 
-    def run(self, work: Work[T]) -> T:
+    def run(self, work: Work[T], *, light: bool = False) -> T:
         """As `do`, from a thread."""
-        return self._put(work).result()
+        return self._put(work, light=light).result()
 
-    def _put(self, work: Work[T]) -> Future[T]:
+    def _put(self, work: Work[T], *, light: bool = False) -> Future[T]:
         if self._closed:
             raise ResourceError("the page is shutting down", fix="try again in a moment")
-        job: _Job[T] = _Job(work)
+        job: _Job[T] = _Job(work, light)
         self._queue.put(job)  # type: ignore[arg-type]
         return job.future
 
@@ -109,6 +123,7 @@ class Committer:
             with self._engine.begin() as connection:
                 for job in batch:
                     self._one(connection, job)
+                self._flush(connection)
         except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may be told "saved"
             failure = _explain(error)
             try:
@@ -121,7 +136,11 @@ class Committer:
             job.settle()
 
     def _one(self, connection: sa.Connection, job: _Job[object]) -> None:
-        """One work in a savepoint of its own: its failure leaves the others untouched."""
+        """One work, in a savepoint of its own so that its failure leaves the others untouched."""
+        if job.light:
+            job.result = job.work(connection)
+            return
+        self._flush(connection)
         try:
             with connection.begin_nested():
                 job.result = job.work(connection)

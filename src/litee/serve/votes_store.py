@@ -113,36 +113,57 @@ def people(connection: sa.Connection) -> list[Person]:
     return [Person(row.number, row.name, row.link, row.excluded) for row in rows]
 
 
-def add_ballot(connection: sa.Connection, ballot: Ballot) -> None:
-    """Store that a person is shown a pair."""
-    row = {
-        "id": ballot.id,
-        "number": ballot.number,
-        "person": ballot.person,
-        "pair": ballot.pair,
-        "purpose": ballot.purpose,
-        "swapped": ballot.swapped,
-        "at": ballot.at,
-    }
-    connection.execute(_ADD_BALLOT, row)
+class Rows:
+    """Ballots and acts of many works, written together with one statement per table."""
 
+    def __init__(self) -> None:
+        self._ballots: list[dict[str, object]] = []
+        self._acts: list[dict[str, object]] = []
 
-def add_act(connection: sa.Connection, act: StoredAct) -> None:
-    """Append an act.
+    def add_ballot(self, ballot: Ballot) -> None:
+        """A person is shown a pair."""
+        self._ballots.append(
+            {
+                "id": ballot.id,
+                "number": ballot.number,
+                "person": ballot.person,
+                "pair": ballot.pair,
+                "purpose": ballot.purpose,
+                "swapped": ballot.swapped,
+                "at": ballot.at,
+            }
+        )
 
-    Raises:
-        sqlalchemy.exc.IntegrityError: the ballot has this revision already.
-    """
-    row = {
-        "ballot": act.ballot,
-        "revision": act.revision,
-        "kind": act.act,
-        "winner": None if act.winner is None else act.winner.value,
-        "details": dict(act.details),
-        "seconds": act.seconds,
-        "at": act.at,
-    }
-    connection.execute(_ADD_ACT, row)
+    def add_act(self, act: StoredAct) -> None:
+        """A person did something with a ballot."""
+        self._acts.append(
+            {
+                "ballot": act.ballot,
+                "revision": act.revision,
+                "kind": act.act,
+                "winner": None if act.winner is None else act.winner.value,
+                "details": dict(act.details),
+                "seconds": act.seconds,
+                "at": act.at,
+            }
+        )
+
+    def flush(self, connection: sa.Connection) -> None:
+        """Write what there is, in order.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: a ballot has such a revision already.
+        """
+        ballots, acts = self._ballots, self._acts
+        self.clear()
+        if ballots:
+            connection.execute(_ADD_BALLOT, ballots)
+        if acts:
+            connection.execute(_ADD_ACT, acts)
+
+    def clear(self) -> None:
+        """Forget what was not written."""
+        self._ballots, self._acts = [], []
 
 
 def acts(connection: sa.Connection, ballot: str | None = None) -> Iterator[StoredAct]:
