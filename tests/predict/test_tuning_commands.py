@@ -55,6 +55,8 @@ def test_votes_to_a_judge_to_tuned_models(tiny, tmp_path, monkeypatch):
         shown = invoke("tune", *arguments, *common, "--out", out)
         assert shown.exit_code == 0, shown.output
         assert (out / "adapter/adapter_model.safetensors").is_file()
+    page = (out / "rewards.html").read_text()
+    assert "No independent judge was asked" in page
     assert "independent" in shown.output or "held-out" in shown.output
     with pytest.raises(ConfigError, match="votes, or from --prompts"):
         invoke("tune", "dpo", "--out", tmp_path / "x")

@@ -242,9 +242,10 @@ def _online(
 ) -> OnlineResult:
     from litee.finetune.online import tune_online
     from litee.predict.judge_reward import JudgeReward
+    from litee.score.reward_page import write_reward_page
 
     judge, independent = judges
-    return tune_online(
+    done = tune_online(
         _conversations(prompts),
         JudgeReward.load(judge),
         settings,
@@ -255,6 +256,8 @@ def _online(
         names=(judge, independent or ""),
         resume=resume,
     )
+    write_reward_page(out)
+    return done
 
 
 def _conversations(file: Path) -> list[tuple[Message, ...]]:
@@ -303,4 +306,5 @@ def _show_online(done: OnlineResult) -> None:
         console.print(
             "stopped early: the reward rose while the independent one fell", style="yellow"
         )
+    console.print(f"page: {done.weights.parent / 'rewards.html'}", highlight=False, soft_wrap=True)
     console.print(f"{done.weights.name}: {done.weights}", highlight=False, soft_wrap=True)

@@ -62,6 +62,7 @@ _STYLE: Any = {  # matplotlib's type of its settings differs between versions
     "ytick.major.size": 0,
 }
 _CLASS_LOOK = {"a": (BLUE, "o", "A"), "b": (ORANGE, "s", "B"), "tie": (GREEN, "^", "tie")}
+_LINES = (BLUE, ORANGE, GREEN, PURPLE)
 _WIDTH = 5.0
 
 
@@ -275,6 +276,39 @@ def depth_plot(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Plot:
         for label, points in curves.items()
     ]
     return Plot("depth", figure, f"Log loss of a probe by layer: {'; '.join(best)}.")
+
+
+def line_plot(
+    name: str,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+    zero: bool = False,
+) -> Plot:
+    """Curves over whole numbers, such as steps.
+
+    Args:
+        name: of the plot.
+        curves: label → (x, y), at most four.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+        alt: what is seen, in words.
+        zero: draw the line y = 0.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(2.8)
+        for (label, points), colour in zip(curves.items(), _LINES, strict=False):
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, label=label)
+        if zero:
+            axes.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        if len(curves) > 1:
+            axes.legend()
+    return Plot(name, figure, alt)
 
 
 def _shortened(name: str, length: int = 24) -> str:
