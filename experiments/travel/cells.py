@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from litee.encode.raft_format import has_final_answer, quotes_in
 from litee.rundir import Json
+from litee.score.texts import GROUPS, MODEL_COLUMNS
 
 #: Name in the files → name in the results.
 METHODS: Mapping[str, str] = {
@@ -25,6 +26,8 @@ METHODS: Mapping[str, str] = {
     "raft": "raft",
     "dpo": "raft_dpo",
 }
+#: What the comparison rests on. An answer without a word counts 0, lest silence pays.
+SHOWN = ("token_f1", "rougeL", "similarity")
 CLOSED, RETRIEVED = "closed", "retrieved"
 CURVE = ("k0", "k2", "k4", "k8")
 DRAWS = 2000
@@ -38,6 +41,7 @@ class Cell:
 
     Attributes:
         scores: metric → (turns,), NaN where a turn has no score.
+        empty: share of answers without a word.
         marked: share of answers with an answer mark.
         quotes: quotes that were written.
         verbatim: of those, how many stand in a document that was shown.
@@ -48,6 +52,7 @@ class Cell:
     """
 
     scores: Mapping[str, Floats]
+    empty: float
     marked: float
     quotes: int
     verbatim: int
@@ -55,6 +60,10 @@ class Cell:
     tokens: float
     prompt_tokens: float
     seconds: float
+
+    def scored(self, metric: str) -> bool:
+        """Whether any turn has a score."""
+        return bool(np.isfinite(self.scores[metric]).any())
 
     def value(self, metric: str) -> float:
         """The mean over the turns that have a score."""
@@ -127,15 +136,18 @@ def _cell(
 ) -> Cell:
     """One cell; its turns in the order of their ids, so that cells are paired."""
     found = sorted(found, key=lambda one: str(one[0]["id"]).partition("/")[2])
-    skipped = {"id", "system", "written", "unscored"}
-    names = [name for name in found[0][1] if name not in skipped]
+    names = [name for name in found[0][1] if name in {*GROUPS["text"], *MODEL_COLUMNS}]
     table = {
         name: np.array([float(scored[name] or "nan") for _, scored, _ in found]) for name in names
     }
+    empty = np.isnan(table["similarity"])  # references and questions are there: no word was written
+    for name in SHOWN:
+        table[name] = np.where(empty, 0.0, table[name])
     quotes = [(q, clean["contexts"]) for clean, _, _ in found for q in quotes_in(clean["written"])]
     made = [one for _, _, one in found if one is not None]
     return Cell(
         table,
+        float(empty.mean()),
         float(np.mean([has_final_answer(clean["written"]) for clean, _, _ in found])),
         len(quotes),
         sum(any(quote in text for text in texts) for quote, texts in quotes),

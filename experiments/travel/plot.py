@@ -15,8 +15,20 @@ from matplotlib.figure import Figure
 
 from litee.rundir import atomic_path
 
-_COLOURS = {"base": "#7f7f7f", "plain": "#1f77b4", "raft": "#d62728", "dpo": "#9467bd"}
-_LABELS = {"base": "base", "plain": "LoRA", "raft": "RAFT", "dpo": "RAFT + DPO"}
+_COLOURS = {
+    "first": "#bcbd22",
+    "base": "#7f7f7f",
+    "plain": "#1f77b4",
+    "raft": "#d62728",
+    "dpo": "#9467bd",
+}
+_LABELS = {
+    "first": "first document",
+    "base": "base",
+    "plain": "LoRA",
+    "raft": "RAFT",
+    "dpo": "RAFT + DPO",
+}
 _METRIC = "token_f1"
 
 

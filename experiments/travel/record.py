@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from cells import CLOSED, CURVE, METHODS, RETRIEVED, Bootstrap, Cell, read_cells
+from cells import CLOSED, CURVE, METHODS, RETRIEVED, SHOWN, Bootstrap, Cell, read_cells
 from plot import draw
 from scipy.stats import spearmanr
 
@@ -25,13 +25,13 @@ from litee.score.results import new_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 BASES = {"smollm2-135m-instruct": "smollm2", "gemma-3-270m": "gemma"}
-SHOWN = ("token_f1", "rougeL", "similarity")
 PAIRS = (("raft", "base"), ("raft", "plain"), ("raft", "first"), ("plain", "base"), ("dpo", "raft"))
 NOTES = (
     "QLoRA needs CUDA; plain LoRA over bfloat16 weights stands in for it. Intervals resample test "
-    "turns, paired between methods. Seconds are wall time per answer in batches, beside other "
-    "jobs. The preference step ranks the RAFT model's own samples by token F1 with people's "
-    "answers to further training turns, for DSTC11 has no comments to take an order from."
+    "turns, paired between methods; an answer without a word counts 0. Seconds are wall time per "
+    "answer in batches, beside other jobs. The preference step ranks the RAFT model's own samples "
+    "by token F1 with people's answers to further training turns, for DSTC11 has no comments to "
+    "take an order from."
 )
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -119,7 +119,8 @@ def measure(base: str, cells: Cells, metrics: Metrics, intervals: Intervals) -> 
 def table(cell: Cell) -> dict[str, Json]:
     """Every figure of a cell."""
     return {
-        **{name: round(cell.value(name), 4) for name in cell.scores},
+        **{n: round(cell.value(n), 4) if cell.scored(n) else None for n in cell.scores},
+        "empty_share": round(cell.empty, 4),
         "answer_mark_share": round(cell.marked, 4),
         "quotes": cell.quotes,
         "quotes_verbatim": cell.verbatim,
@@ -135,6 +136,7 @@ def in_step(cells: Cells) -> dict[str, Json]:
     own = {key: cell for key, cell in cells.items() if key[0] != "first"}
     found: dict[str, Json] = {}
     names = [n for n in next(iter(own.values())).scores if n not in {"exact", "token_f1"}]
+    names = [n for n in names if all(cell.scored(n) for cell in own.values())]
     with np.errstate(invalid="ignore"):
         for name in names:
             systems = [(c.value("token_f1"), c.value(name)) for c in own.values()]
@@ -191,6 +193,8 @@ def add_up(receipt: Receipt, folder: Path) -> None:
     for file in sorted(folder.rglob("*receipt.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         cost = record.get("receipt", record)
+        if "tokens" not in cost:  # of scoring: the answers themselves are what costs
+            continue
         step = file.parent.name if file.name == "receipt.json" else file.name.partition(".re")[0]
         receipt.stages[f"{BASES[folder.name]}.{step}"] = cost["seconds"]
         receipt.seconds = round(receipt.seconds + cost["seconds"], 1)
