@@ -2,7 +2,9 @@
 
     python benchmarks/serving.py --judge demo --pairs examples/travel_votes.jsonl
 
-Writes results/serve_api.json. The server runs in this process on a port of this machine and is
+Adds to results/serve.json. `judge`: Judge.predict on all pairs in one call against 8 threads that
+send them in requests of the size named. `chat`: 8 clients at once against one batch of 8, greedy,
+48 tokens each. The server runs in this process on a port of this machine and is
 asked by threads over HTTP. Both ways judge the same pairs in turns, so that other jobs on the
 machine disturb both alike; the ratio is that of the median times. Then the server gets hostile
 requests: mutated JSON, broken bytes, wrong methods and paths.
@@ -14,8 +16,6 @@ import argparse
 import contextlib
 import json
 import random
-import shlex
-import sys
 import threading
 import time
 from collections import Counter
@@ -34,14 +34,14 @@ from litee.predict.generation_model import GenerationModel
 from litee.predict.generation_sampling import Sampling
 from litee.predict.judge import Judge
 from litee.records import Message, Pair
-from litee.rundir import Receipt, cpu_name, peak_rss_mb, sha256_file, versions
-from litee.score.results import new_result, write_result
+from litee.rundir import Json
 from litee.serve.api import create_api
 from litee.serve.api_server import make_service
 from litee.serve.api_service import Service
 from litee.serve.api_settings import ServeSettings
 from litee.serve.limits import Keys
 from litee.serve.vote_server import listen
+from serve_results import merge
 
 CLIENTS, CHAT_TOKENS = 8, 48
 
@@ -56,11 +56,7 @@ QUESTIONS = (
     "When do the cherry trees bloom in Kyoto?",
 )
 
-NOTES = (
-    "predict is Judge.predict on all pairs in one call; the server is asked by 8 threads with the "
-    "pairs in requests of the size named. Chat: 8 clients at once against one batch of 8 in "
-    "process, greedy, 48 tokens each."
-)
+PARTS = ("judge", "chat", "hostile")
 
 
 @contextlib.contextmanager
@@ -235,39 +231,33 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hostile", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("results/serve_api.json"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("results/serve.json"))
     options = parser.parse_args()
     use_threads(options.threads)
-    started = time.perf_counter()
+    begun = time.perf_counter()
     settings = ServeSettings(
         backbone=options.backbone, threads=options.threads, requests_per_minute=0
     )
     pairs = load_pairs(options.pairs)[: options.limit]
-    metrics: dict[str, float] = {"judge.pairs": len(pairs)}
+    metrics: dict[str, float] = {}
+    tables: dict[str, Json] = {}
     with running(make_service(settings, judge=options.judge)) as address:
-        metrics |= bench_judge(address, options.judge, pairs, options.repeats)
-        metrics |= bench_chat(address, settings, options.repeats)
-        statuses = hostile(address, Path(settings.backbone).name, options.hostile)
-    metrics["hostile_requests"] = sum(statuses.values())
-    metrics["server_errors"] = sum(n for status, n in statuses.items() if status >= 500)
+        if "judge" in options.parts:
+            metrics["judge.pairs"] = len(pairs)
+            metrics |= bench_judge(address, options.judge, pairs, options.repeats)
+        if "chat" in options.parts:
+            metrics |= bench_chat(address, settings, options.repeats)
+        if "hostile" in options.parts:
+            statuses = hostile(address, Path(settings.backbone).name, options.hostile)
+            metrics["api.hostile_inputs"] = sum(statuses.values())
+            metrics["api.server_errors"] = sum(n for status, n in statuses.items() if status >= 500)
+            tables["api_hostile_statuses"] = {str(k): v for k, v in sorted(statuses.items())}
     for name, value in metrics.items():
         print(f"{name:<36} {value:,.3f}")
-    receipt = Receipt(seconds=round(time.perf_counter() - started, 1), device=cpu_name())
-    receipt.threads, receipt.versions = options.threads, versions()
-    receipt.peak_rss_mb = round(peak_rss_mb(), 1)
-    receipt.inputs = {
-        options.pairs.name: sha256_file(options.pairs),
-        "judge.json": sha256_file(Path(options.judge) / "judge.json"),
-    }
-    command = shlex.join(["python", "benchmarks/serving.py", *map(_short, sys.argv[1:])])
+    inputs = {options.pairs.name: options.pairs, "judge.json": Path(options.judge) / "judge.json"}
     rounded = {name: round(value, 4) for name, value in metrics.items()}
-    tables = {"hostile_statuses": {str(k): v for k, v in sorted(statuses.items())}}
-    result = new_result(options.out.stem, command, receipt, rounded, tables=tables, notes=NOTES)
-    write_result(options.out.parent, result)
-
-
-def _short(argument: str) -> str:
-    return Path(argument).name if argument.startswith("/") else argument
+    merge(options.out, time.perf_counter() - begun, rounded, tables=tables, inputs=inputs)
 
 
 if __name__ == "__main__":
