@@ -70,6 +70,14 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "bm25.recall_at_5": "by words",
         "index_seconds": "seconds to index 100,000 chunks",
     },
+    "serve": {
+        "votes_lost": "votes lost of 20,000",
+        "votes_doubled": "doubled",
+        "p95_ms": "95 % acknowledged within, ms: SQLite",
+        "postgres_p95_ms": "PostgreSQL",
+        "kill_votes_lost": "votes lost in 200 kills",
+        "server_errors": "server errors in 10,000 hostile requests",
+    },
     "text_metrics": {
         "answers_per_second": "answers a second through all text metrics",
         "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
