@@ -88,12 +88,7 @@ def dpo(
             "seed": seed,
         },
     )
-    given = [bool(votes), bool(prompts), bool(answers)]
-    if sum(given) != 1 or (prompts and not judge) or (votes and judge):
-        raise ConfigError(
-            "dpo learns from votes, or from --prompts with --judge, or from --answers",
-            fix="name votes files, or --prompts FILE --judge DIR, or --answers FILE, just one",
-        )
+    _check_source(votes, prompts, answers, judge)
     if votes:
         _show_dpo(_on_votes(votes, settings, format=format, out=out, resume=resume))
     elif answers:
@@ -171,6 +166,17 @@ def rloo(
     given = {"backbone": backbone, "max_steps": max_steps, "threads": threads, "seed": seed}
     settings = load_settings(OnlineSettings, config, given)
     _show_online(_online(prompts, settings, "rloo", (judge, independent), out=out, resume=resume))
+
+
+def _check_source(
+    votes: list[str] | None, prompts: Path | None, answers: Path | None, judge: str | None
+) -> None:
+    given = [bool(votes), bool(prompts), bool(answers)]
+    if sum(given) != 1 or (prompts and not judge) or (votes and judge):
+        raise ConfigError(
+            "dpo learns from votes, or from --prompts with --judge, or from --answers",
+            fix="name votes files, or --prompts FILE --judge DIR, or --answers FILE, just one",
+        )
 
 
 def _on_votes(
