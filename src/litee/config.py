@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from litee.errors import ConfigError
 
+#: Where backbones run.
+Device = Literal["auto", "cpu", "cuda"]
+
+#: How the weights of frozen layers are kept and multiplied.
+DtypeSetting = Literal["auto", "float32", "bfloat16", "int8", "nf4"]
+
 MemberKind = Literal["statistics", "probe", "lora", "joint", "joint-lora"]
 
 
@@ -109,10 +115,21 @@ class FitSettings(Settings):
     calibration: Literal["none", "temperature", "vector"] = Field(
         "temperature", description="Scaling after pooling."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+    dtype: DtypeSetting = Field(
         "auto",
-        description="Data type of the frozen layers; auto takes the faster of float32 and bfloat16 "
-        "here; int8 also rounds the products that stand it, on a CPU.",
+        description="Data type of the frozen layers; auto takes bfloat16 on a GPU, and the faster "
+        "of float32 and bfloat16 on a CPU; int8 also rounds the products that stand it, on a CPU; "
+        "nf4 keeps the weights in 4 bits, on a GPU.",
+    )
+    device: Device = Field(
+        "auto",
+        description="Where the backbones run: cpu, cuda, or auto, which takes a CUDA GPU when "
+        "there is one. A judge does not depend on it.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Forget what is inside each LoRA layer and compute it again for the gradients: "
+        "less memory, more time, the same result.",
     )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")

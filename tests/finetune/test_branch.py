@@ -333,7 +333,7 @@ def test_batched_products_are_those_one_by_one(made):
     made.branch("one", seed=1, shaken=True)
     made.branch("two", seed=2, shaken=True)
     layer = next(
-        m for m in made.adapters.model.modules() if isinstance(m, adapters_module.LoraLinear)
+        m for m in made.adapters.model.modules() if isinstance(m, adapters_module.LoraLayer)
     )
     x = torch.randn(1, 12, layer.in_features)
     for seed in (None, 4):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny_judge import ALL_MEMBERS, EXIT, PAIRS, SCALING, by_hand, encoder, joined, write_judge
+from torch.nn.attention import flex_attention as torch_flex
 
-from litee.errors import ModelError
+from litee.errors import ModelError, ResourceError
+from litee.finetune.trunk import lay_out
 from litee.predict import judge as judge_module
 from litee.predict import runner as runner_module
 from litee.predict.artifact import FORMAT_VERSION, load_judge_file, save_judge_file
@@ -109,9 +112,23 @@ def test_a_stream_takes_no_more_pairs_than_it_needs(judge, monkeypatch):
 
 def test_small_packs_change_nothing(judge, monkeypatch):
     whole = judge.predict(PAIRS)
-    monkeypatch.setattr(runner_module, "PACK_TOKENS", 50)
-    monkeypatch.setattr(runner_module, "PASS_TOKENS", 100)
+    monkeypatch.setattr(runner_module, "pack_tokens", lambda device: 50)
+    monkeypatch.setattr(runner_module, "pass_tokens", lambda device: 100)
     np.testing.assert_allclose(table(judge.predict(PAIRS)), table(whole), atol=1e-5)
+
+
+def test_a_gpu_that_is_not_there_is_named(written, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match="device = 'cuda'"):
+        Judge.from_pretrained(written.folder, device="cuda")
+    assert Judge.from_pretrained(written.folder, device="cpu").file == written.file
+
+
+def test_the_attention_of_a_gpu_gives_the_same_predictions(judge, monkeypatch):
+    here = table(judge.predict(PAIRS))
+    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr(runner_module, "lay_out", partial(lay_out, flex=True))
+    np.testing.assert_allclose(table(judge.predict(PAIRS)), here, atol=1e-5)
 
 
 def test_the_order_of_pairs_does_not_matter(judge):

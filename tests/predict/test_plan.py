@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -193,3 +194,26 @@ def test_peak_memory_sees_what_is_gone_again():
         block[::4096] = b"x" * len(block[::4096])
         del block
     assert 50e6 < peak.bytes < 90e6
+
+
+def test_layers_are_computed_twice_only_when_memory_asks_for_it():
+    one = measured(trained_bytes=10**5)
+    asked = settings(lora_layers=4)
+    free = choose(asked, FOLDS, MACHINE, [one], seconds=10_000, max_bytes=None)
+    assert free.settings == asked
+    limit = free.peak_bytes - 1
+    plan = choose(asked, FOLDS, MACHINE, [one], seconds=10_000, max_bytes=limit)
+    assert plan.settings == asked.model_copy(update={"gradient_checkpointing": True})
+    assert "computed twice" in plan.changes[-1]
+    assert plan.peak_bytes < limit
+    assert plan.seconds > free.seconds
+    # one layer's inside and the inputs of four, of 1,000 tokens in two branches
+    kept = 2 * 1000 * (10**5 + 4 * 16 * 4)
+    assert free.peak_bytes - plan.peak_bytes == 2 * 1000 * 4 * 10**5 - kept
+
+
+def test_a_gpu_takes_more_branches_at_once_and_holds_no_probes():
+    one = measured(trained_bytes=10**5)
+    on_gpu = replace(one, on_gpu=True, pass_tokens=8192)
+    here, there = (expect(settings(), FOLDS, MACHINE, [m]).peak_bytes for m in (one, on_gpu))
+    assert there > here

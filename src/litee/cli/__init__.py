@@ -61,6 +61,7 @@ _EXTRAS = {
         "serve",
     ),
     "ragas": "ragas",
+    "bitsandbytes": "cuda",
 }
 
 app = typer.Typer(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from litee.config import Device
 from litee.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     format: Annotated[str, typer.Option(help="Layout of the files; see docs/data.md.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where to run: auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Compute threads; 0 takes all cores.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
 ) -> None:
@@ -47,7 +49,7 @@ def evaluate(
     if known is not None:
         check_leak([v.pair for v in known], [v.pair for v in voted])
     use_threads(threads)
-    loaded = Judge.from_pretrained(judge)
+    loaded = Judge.from_pretrained(judge, device=device)
     groups = group_prompts([v.pair for v in voted])
     evaluation = evaluate_judge(loaded, voted, groups, seed=seed, training=known)
     if report is not None:

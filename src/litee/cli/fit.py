@@ -63,6 +63,7 @@ def fit(
     pool: Annotated[str | None, typer.Option(help=_help("pool"))] = None,
     calibration: Annotated[str | None, typer.Option(help=_help("calibration"))] = None,
     dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
+    device: Annotated[str | None, typer.Option(help=_help("device"))] = None,
     threads: Annotated[int | None, typer.Option(help=_help("threads"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
     budget: Annotated[
@@ -98,6 +99,7 @@ def fit(
             "pool": pool,
             "calibration": calibration,
             "dtype": dtype,
+            "device": device,
             "threads": threads,
             "seed": seed,
         },

@@ -36,17 +36,15 @@ def local_model(settings: LlmJudgeSettings, name: str = "") -> LabelModel:
     Raises:
         ModelError: it cannot be loaded.
     """
-    import torch
-
-    from litee.finetune.device import choose_dtype
+    from litee.finetune.device import choose_device, choose_dtype
     from litee.predict.labels import LabelModel
 
-    dtype = choose_dtype(settings.dtype)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(settings.device)
     return LabelModel(
-        name or settings.model, dtype=dtype, device=device, max_text_tokens=settings.max_text_tokens
+        name or settings.model,
+        dtype=choose_dtype(settings.dtype, device),
+        device=device.type,
+        max_text_tokens=settings.max_text_tokens,
     )
 
 

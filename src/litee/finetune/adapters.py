@@ -8,18 +8,20 @@ train and predict together. Knows nothing of heads, votes and training.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from litee.config import FitSettings
 from litee.errors import ModelError
@@ -47,12 +49,21 @@ class _Plan:
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
         self.segments = segments
+        self.device = device
         self.generators = [
             None if s.seed is None else torch.Generator(device).manual_seed(s.seed)
             for s in segments
         ]
         #: all of one length, so that adapters can be multiplied as one batch
         self.even = len({s.tokens for s in segments}) == 1
+
+    def again(self) -> _Plan:
+        """The same from this moment on: draws what this one is about to draw."""
+        twin = _Plan(self.segments, self.device)
+        for own, other in zip(twin.generators, self.generators, strict=True):
+            if own is not None and other is not None:
+                own.set_state(other.get_state())
+        return twin
 
 
 class Adapters:
@@ -75,6 +86,9 @@ class Adapters:
         linear = (name for name, part in layer.named_modules() if isinstance(part, nn.Linear))
         self._linear = sorted({name.rsplit(".", 1)[-1] for name in linear})
         self._plan: _Plan | None = None
+        if settings.gradient_checkpointing:
+            for adapted in trunk.layers[start:]:
+                adapted.forward = partial(self._recomputed, adapted.forward)
 
     def add(
         self, name: str, *, seed: int, rank: int | None = None, start: int | None = None
@@ -113,10 +127,16 @@ class Adapters:
             if self.model is None:
                 with _known_warning():
                     self.model = PeftModel.from_pretrained(
-                        self.trunk.decoder, str(folder), adapter_name=name, low_cpu_mem_usage=False
+                        self.trunk.decoder,
+                        str(folder),
+                        adapter_name=name,
+                        low_cpu_mem_usage=False,
+                        torch_device=str(self.trunk.device),
                     )
             else:
-                self.model.load_adapter(str(folder), adapter_name=name)
+                self.model.load_adapter(
+                    str(folder), adapter_name=name, torch_device=str(self.trunk.device)
+                )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             problem = f"cannot read the adapter: {str(error).partition(chr(10))[0]}"
             raise ModelError(problem, place=str(folder), fix="fit the judge again") from error
@@ -125,11 +145,16 @@ class Adapters:
     @contextmanager
     def together(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Within the block, the tokens of a pass go through the adapters of their segments."""
-        self._plan = _Plan(segments, self.trunk.device)
+        with self._following(_Plan(segments, self.trunk.device)):
+            yield
+
+    @contextmanager
+    def _following(self, plan: _Plan) -> Iterator[None]:
+        before, self._plan = self._plan, plan
         try:
             yield
         finally:
-            self._plan = None
+            self._plan = before
 
     def parameters(self, name: str) -> dict[str, Tensor]:
         """The tensors of an adapter by full name."""
@@ -147,6 +172,8 @@ class Adapters:
         if self.model is not None:
             self.model.unload()
             self.model = None
+        for layer in self.trunk.layers[self.start :]:
+            layer.__dict__.pop("forward", None)
 
     def save(self, name: str, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, as PEFT does."""
@@ -172,14 +199,39 @@ class Adapters:
         assert self.model is not None
         self.model.eval()
         for layer in self.model.modules():
-            if isinstance(layer, LoraLinear):
-                layer.forward = partial(self._forward, layer)  # type: ignore[method-assign]
+            if isinstance(layer, LoraLayer) and isinstance(layer, nn.Module):
+                layer.forward = partial(self._forward, layer)
         found = self.parameters(name)
         for parameter in found.values():
             parameter.requires_grad_(True)
         return found
 
-    def _forward(self, layer: LoraLinear, x: Tensor) -> Tensor:
+    def _recomputed(
+        self,
+        forward: Callable[..., Tensor],
+        *given: Any,  # noqa: ANN401
+        **named: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """An adapted layer of which only the input is kept (arXiv 1604.06174, section 4).
+
+        What is inside is computed again when gradients are asked for, after the pass has ended,
+        with the segments and the dropout that it had.
+        """
+        plan = self._plan
+        if plan is None or not torch.is_grad_enabled():
+            return forward(*given, **named)
+        later = plan.again()
+        found: Tensor = checkpoint(
+            forward,
+            *given,
+            use_reentrant=False,
+            preserve_rng_state=False,  # what is drawn comes from the plan's own generators
+            context_fn=lambda: (nullcontext(), self._following(later)),
+            **named,
+        )
+        return found
+
+    def _forward(self, layer: LoraLayer, x: Tensor) -> Tensor:
         """W x for all tokens, and the adapter's B A x · alpha / r for each segment's own.
 
         Args:
@@ -211,7 +263,7 @@ class Adapters:
         )
 
 
-def _one_by_one(layer: LoraLinear, x: Tensor, plan: _Plan, width: int) -> Tensor:
+def _one_by_one(layer: LoraLayer, x: Tensor, plan: _Plan, width: int) -> Tensor:
     """(1, tokens, width) of every segment by its adapter, one after the other."""
     parts = []
     inputs = torch.split(x, [s.tokens for s in plan.segments], dim=1)
@@ -225,7 +277,7 @@ def _one_by_one(layer: LoraLinear, x: Tensor, plan: _Plan, width: int) -> Tensor
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _batched(layer: LoraLinear, x: Tensor, plan: _Plan, width: int) -> Tensor:
+def _batched(layer: LoraLayer, x: Tensor, plan: _Plan, width: int) -> Tensor:
     """The same in two batched products; segments of one length, adapters of one rank."""
     names = [s.adapter for s in plan.segments]
     if names[0] not in layer.lora_A:
@@ -241,7 +293,7 @@ def _batched(layer: LoraLinear, x: Tensor, plan: _Plan, width: int) -> Tensor:
     return torch.bmm(low, up.mT).flatten(0, 1)[None]
 
 
-def _matrices(layer: LoraLinear, name: str) -> tuple[Tensor, Tensor]:
+def _matrices(layer: LoraLayer, name: str) -> tuple[Tensor, Tensor]:
     """A, (r, in), and B · alpha / r, (out, r), of an adapter."""
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     assert isinstance(a, Tensor)

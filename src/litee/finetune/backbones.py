@@ -35,6 +35,7 @@ from transformers.utils import logging as hf_logging
 
 from litee.errors import ModelError
 from litee.finetune.int8 import use_int8
+from litee.finetune.nf4 import use_nf4
 from litee.finetune.trunk import Trunk
 from litee.rundir import sha256_file, write_json, write_text
 
@@ -81,6 +82,7 @@ class Backbone:
         layers: number of layers of the whole model (the trunk may have fewer).
         max_positions: longest sequence.
         int8_layers: so many of the lowest layers use 8-bit products.
+        nf4: the layers keep their weights in 4 bits.
     """
 
     folder: BackboneFolder
@@ -89,6 +91,7 @@ class Backbone:
     layers: int
     max_positions: int
     int8_layers: int = 0
+    nf4: bool = False
 
 
 def cache_folder() -> Path:
@@ -231,8 +234,9 @@ def load_backbone(
     *,
     depth: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     int8_layers: int = 0,
+    nf4: bool = False,
 ) -> Backbone:
     """Load the lowest `depth` layers; the others are neither read nor kept.
 
@@ -242,6 +246,7 @@ def load_backbone(
         dtype: of weights and states.
         device: `cpu` or `cuda`.
         int8_layers: so many of the lowest layers use 8-bit products.
+        nf4: keep the weights of all layers in 4 bits; they never reach the device in full.
 
     Raises:
         ModelError: the folder cannot be read, or the depth is out of range.
@@ -271,13 +276,16 @@ def load_backbone(
             f"cannot load: {error}", place=place, fix="check the folder with `litee doctor`"
         ) from error
     model, info = loaded
-    decoder = model.get_decoder().to(device).eval()
+    decoder = model.get_decoder().eval()
     _check_decoder(decoder, info["missing_keys"], config.model_type, place)
     for parameter in decoder.parameters():
         parameter.requires_grad_(False)
     positions = getattr(text, "max_position_embeddings", None) or 1 << 20
     use_int8(decoder.layers, int8_layers)
-    return Backbone(folder, Trunk(decoder), tokenizer, layers, positions, int8_layers)
+    if nf4:
+        use_nf4(decoder)
+    decoder.to(device)
+    return Backbone(folder, Trunk(decoder), tokenizer, layers, positions, int8_layers, nf4)
 
 
 def _check_decoder(decoder: nn.Module, missing: Iterable[str], kind: str, place: str) -> None:

@@ -27,7 +27,7 @@ from litee.finetune.batches import Batch, make_batches
 from litee.finetune.heads import HeadName, PairHead, make_head
 from litee.finetune.loop import History, Loop, LoopSettings, Part, run_together
 from litee.finetune.probe import Floats, Ints
-from litee.finetune.states import PACK_TOKENS, TokenStore
+from litee.finetune.states import TokenStore, pack_tokens
 from litee.finetune.trunk import lay_out, pooled
 from litee.rundir import atomic_path
 
@@ -89,7 +89,7 @@ class Branch:
         forest = self.store.forest
         rows = torch.zeros(len(forest.leaves), self.head.width)
         with torch.inference_mode():
-            for pack in pack_leaves(forest, leaves, PACK_TOKENS):
+            for pack in pack_leaves(forest, leaves, pack_tokens(self.store.trunk.device)):
                 rows[_order(pack)] = answers([self], [pack])[0].cpu()
         return rows
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 from litee.config import FitSettings
@@ -26,6 +27,18 @@ from litee.rundir import Json, RunDir, atomic_path, write_json
 #: Branches train in one pass as long as their batches together have no more tokens: beyond it a
 #: pass takes memory and no longer gains speed.
 PASS_TOKENS = 4096
+
+#: The same for a GPU.
+PASS_TOKENS_GPU = 32768
+
+
+def pass_tokens(device: torch.device) -> int:
+    """Tokens of all branches that go through the adapted layers at once on this device.
+
+    >>> pass_tokens(torch.device("cpu"))
+    4096
+    """
+    return PASS_TOKENS_GPU if device.type == "cuda" else PASS_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ def fit_branch_member(
     """A LoRA member: one branch per fold, all of which are kept or followed by one on all folds.
 
     Every branch starts from a probe fitted on its own training prompts only. Branches train
-    together as long as their batches fit into one pass of `PASS_TOKENS`. Each group has an equal
+    together as long as their batches fit into one pass of `pass_tokens`. Each group has an equal
     share of the time that is left.
 
     Raises:
@@ -79,7 +92,7 @@ def fit_branch_member(
     """
     folder = run.path / "run" / plan.name
     parts = _parts(task, settings)
-    size = max(1, PASS_TOKENS // settings.batch_tokens)
+    size = max(1, pass_tokens(plan.store.trunk.device) // settings.batch_tokens)
     for first in range(0, len(parts), size):
         group = parts[first : first + size]
         share = len(group) / (len(parts) - first)

@@ -190,7 +190,7 @@ def _kernel(device: str) -> Callable[..., Tensor]:
     compiled = torch.compile(flex_attention)
 
     def attend(*args: Any, **given: Any) -> Tensor:  # noqa: ANN401
-        with torch._dynamo.config.patch(recompile_limit=_KERNELS):  # type: ignore[no-untyped-call]
+        with torch._dynamo.config.patch(recompile_limit=_KERNELS):
             found: Tensor = compiled(*args, **given)
             return found
 

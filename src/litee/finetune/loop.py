@@ -267,8 +267,10 @@ class Loop(Generic[Batch]):
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"now.{name}"])
             self.best[name] = tensors[f"best.{name}"].to(parameter.device, copy=True)
-            state = {
-                key: tensors[f"{key}.{name}"].clone()
+            state = {  # AdamW counts its steps on the CPU
+                key: tensors[f"{key}.{name}"].to(
+                    "cpu" if key == "step" else parameter.device, copy=True
+                )
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in tensors
             }

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from litee.config import FitSettings
-from litee.encode.forest import Forest, Pack
+from litee.encode.forest import Forest, Pack, pack_leaves
 from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.backbones import Backbone
 from litee.finetune.parallel import passes_at_once, side_by_side
@@ -32,7 +32,7 @@ PROBE_EVALUATIONS = 68
 
 #: Every shape of batch leaves compiled kernels and holes in the heap behind: a long training holds
 #: about this many times the memory of its first few steps.
-RETAINED = 1.3
+RETAINED = 1.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Rates:
         model_bytes: memory that the loaded backbone holds.
         load_bytes: memory that loading takes at its peak.
         frozen_bytes: memory that a frozen pass took on top of it.
-        trained_bytes: memory that a LoRA step took on top of it, per token and layer.
+        step_bytes: memory that a LoRA step takes on top of it, whatever its tokens.
+        trained_bytes: memory that a LoRA step takes besides, per token and layer.
     """
 
     frozen: float
@@ -55,6 +56,7 @@ class Rates:
     model_bytes: int
     load_bytes: int
     frozen_bytes: int
+    step_bytes: float
     trained_bytes: float
 
 
@@ -91,17 +93,18 @@ def measure_rates(
     def at_once(some: Sequence[Pack]) -> float:
         started = time.perf_counter()
         list(side_by_side(frozen, some, device=trunk.device))
+        _settle(trunk.device)
         return (time.perf_counter() - started) / (sum(p.tokens for p in some) * depth)
 
     count = passes_at_once()
-    with PeakMemory() as peak:
+    with PeakMemory(trunk.device) as peak:
         frozen(packs[0])
         rounds = [packs[k : k + count] for k in range(0, len(packs), count)]
         seconds = np.array([at_once(some) for some in rounds if len(some) == count])
     typical = float(np.median(seconds))
-    trained, trained_bytes = 0.0, 0.0
+    trained, step_bytes, trained_bytes = 0.0, 0.0, 0.0
     if train:
-        trained, trained_bytes = _train(backbone, forest, packs, settings)
+        trained, step_bytes, trained_bytes = _train(backbone, forest, packs, settings)
     return Rates(
         frozen=typical,
         trained=trained,
@@ -109,16 +112,19 @@ def measure_rates(
         model_bytes=model_bytes,
         load_bytes=load_bytes,
         frozen_bytes=peak.bytes,
+        step_bytes=step_bytes,
         trained_bytes=trained_bytes,
     )
 
 
 def _train(
     backbone: Backbone, forest: Forest, packs: Sequence[Pack], settings: FitSettings
-) -> tuple[float, float]:
-    """Seconds and bytes per token and layer of a step."""
+) -> tuple[float, float, float]:
+    """Of a step: seconds per token and layer, fixed bytes, bytes per token and layer."""
     trunk, layers = backbone.trunk, settings.lora_layers
     start = trunk.depth - layers
+    before = held_bytes(trunk.device)
+    settings = settings.model_copy(update={"gradient_checkpointing": False})
     adapters = Adapters(trunk, start=start, settings=settings, backbone=backbone.folder.name)
     adapters.add("timed", seed=0)
 
@@ -129,17 +135,29 @@ def _train(
             top = trunk.run(trees, start=start, states=states, depths=[trunk.depth])[trunk.depth]
         pooled(top, trees).square().mean().backward()  # type: ignore[no-untyped-call]
 
-    with PeakMemory() as peak:
-        step(packs[0])
-        seconds = [_timed(step, pack) / (pack.tokens * layers) for pack in packs]
+    largest = max(packs, key=lambda pack: pack.tokens)
+    held = [leaf for _, leaves in largest.groups for leaf in leaves]
+    small = pack_leaves(forest, held, largest.tokens // 4)[0]
+    peaks, kept = [], 0
+    for pack in (small, largest):  # what does not grow with the tokens shows in both
+        with PeakMemory(trunk.device) as peak:
+            step(pack)
+        peaks.append(peak.bytes)
+        give_back_memory()
+        kept = kept or max(
+            0, held_bytes(trunk.device) - before
+        )  # kernels, adapters: of the first step
+    seconds = [_timed(step, pack, trunk.device) / (pack.tokens * layers) for pack in packs]
     adapters.remove()
-    most = max(pack.tokens for pack in packs)
-    return float(np.median(seconds)), peak.bytes * RETAINED / (most * layers)
+    each = max(0.0, (peaks[1] - peaks[0]) / max(1, largest.tokens - small.tokens))
+    fixed = kept + max(0.0, peaks[1] - each * largest.tokens)
+    return float(np.median(seconds)), fixed, each * RETAINED / layers
 
 
-def _timed(work: Callable[[Pack], None], pack: Pack) -> float:
+def _timed(work: Callable[[Pack], None], pack: Pack, device: torch.device) -> float:
     started = time.perf_counter()
     work(pack)
+    _settle(device)
     return time.perf_counter() - started
 
 
@@ -161,22 +179,43 @@ def probe_bytes(pairs: int, width: int) -> int:
     return pairs * width * 8 * 9
 
 
-class PeakMemory:
-    """Largest resident memory within the block above that at its start, in `bytes`.
+def _settle(device: torch.device) -> None:
+    """Wait for what a GPU still has to do, before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    On Linux the kernel's high-water mark is reset; where there is none, it stays 0.
+
+class PeakMemory:
+    """Largest memory within the block above that at its start, in `bytes`.
+
+    Of a GPU it is what tensors held. On a CPU it is resident memory: on Linux the kernel's
+    high-water mark is reset; where there is none, it stays 0.
+
+    Args:
+        device: whose memory; the CPU's for None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         self.bytes = 0
+        self._device = device or torch.device("cpu")
 
     def __enter__(self) -> PeakMemory:
-        forget_peak()
-        self._before = resident_bytes()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            forget_peak()
+        self._before = held_bytes(self._device)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bytes = max(0, _status("VmHWM") - self._before)
+        on_gpu = self._device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self._device) if on_gpu else _status("VmHWM")
+        self.bytes = max(0, peak - self._before)
+
+
+def held_bytes(device: torch.device) -> int:
+    """Memory held now: resident memory of this process, or that of its tensors on a GPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
 
 
 def forget_peak() -> None:

@@ -39,7 +39,19 @@ T = TypeVar("T")
 
 #: Tokens that go through the trunk at once: enough to fill the arithmetic units of a CPU.
 PACK_TOKENS = 2048
+#: The same for a GPU, where it takes more.
+PACK_TOKENS_GPU = 16384
+
 _SHARD_PACKS = 16
+
+
+def pack_tokens(device: torch.device) -> int:
+    """Tokens that go through a trunk at once on this device.
+
+    >>> pack_tokens(torch.device("cpu"))
+    2048
+    """
+    return PACK_TOKENS_GPU if device.type == "cuda" else PACK_TOKENS
 
 
 def leaf_keys(forest: Forest) -> list[bytes]:
@@ -73,6 +85,7 @@ class PooledStore:
         if backbone.int8_layers:
             some = backbone.int8_layers < self.depths[-1]
             kind += f"+int8.{backbone.int8_layers}" if some else "+int8"
+        kind += "+nf4" if backbone.nf4 else ""
         self._kind = f"{backbone.folder.sha256[:16]}-{kind}"
         self._parent = (folder or cache_folder()) / "states"
         self.folder = self._parent / f"{self._kind}-{'-'.join(map(str, self.depths))}"
@@ -102,7 +115,7 @@ class PooledStore:
         have = self._read(keys, states)
         packs = [
             pack
-            for pack in pack_leaves(forest, range(len(keys)), PACK_TOKENS)
+            for pack in pack_leaves(forest, range(len(keys)), pack_tokens(self.trunk.device))
             if not all(have[leaf] for _, leaves in pack.groups for leaf in leaves)
         ]
         with progress(title, sum(p.tokens for p in packs), "tokens") as advance:
@@ -130,7 +143,8 @@ class PooledStore:
         """Tokens of a forest that `compute` would not run, because their states are on disk."""
         shape = (len(forest.leaves), len(self.depths), 2, self.trunk.hidden_size)
         have = self._read(leaf_keys(forest), np.zeros(shape, dtype=np.float32))
-        packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+        size = pack_tokens(self.trunk.device)
+        packs = pack_leaves(forest, range(len(forest.leaves)), size)
         return sum(
             pack.tokens
             for pack in packs
@@ -219,15 +233,16 @@ class TokenStore:
         file = folder / "tokens.bin"
         held = file.stat().st_blocks * 512 if file.exists() else 0  # by an earlier session
         free = shutil.disk_usage(folder).free + held
-        self.kept = self._decide(self.bytes <= min(cache_bytes, int(0.8 * free)))
+        self.kept = bool(self._decide("kept", self.bytes <= min(cache_bytes, int(0.8 * free))))
+        self._pack = int(self._decide("pack_tokens", pack_tokens(trunk.device)))
         self._file: Tensor | None = None
 
-    def _decide(self, fits: bool) -> bool:
-        """Whether states are kept: as decided when the store was new, whatever the disk does."""
-        file = self.folder / "kept.json"
+    def _decide(self, name: str, now: int) -> int:
+        """As decided when the store was new, whatever the disk and the device are now."""
+        file = self.folder / f"{name}.json"
         if not file.exists():
-            write_json(file, fits)
-        return bool(json.loads(file.read_text(encoding="utf-8")))
+            write_json(file, now)
+        return int(json.loads(file.read_text(encoding="utf-8")))
 
     def fill(self, *, title: str, deadline: Deadline | None = None) -> None:
         """Compute what is not on disk yet; nothing when the states are not kept.
@@ -238,7 +253,7 @@ class TokenStore:
         if not self.kept:
             return
         data = self._open()
-        packs = pack_leaves(self.forest, range(len(self.forest.leaves)), PACK_TOKENS)
+        packs = pack_leaves(self.forest, range(len(self.forest.leaves)), self._pack)
         done = {int(p.stem) for p in (self.folder / "packs").glob("*.json")}
         todo = [(n, pack) for n, pack in enumerate(packs) if n not in done]
         with progress(title, sum(p.tokens for _, p in todo), "tokens") as advance:
@@ -258,12 +273,12 @@ class TokenStore:
                     deadline.check()
 
     def states(self, pack: Pack) -> Tensor:
-        """(pack tokens, hidden) states in packed order."""
+        """(pack tokens, hidden) states in packed order, on the trunk's device."""
         if not self.kept:
             self.tokens_run += pack.tokens
             return self._compute(pack)
         data = self._open()
-        return torch.cat([data[rows] for rows, _ in self._spans(pack)])
+        return torch.cat([data[rows] for rows, _ in self._spans(pack)]).to(self.trunk.device)
 
     def _compute(self, pack: Pack) -> Tensor:
         with torch.no_grad():

@@ -36,6 +36,7 @@ class BackboneEntry(_Entry):
         sha256: of its config and weights.
         dtype: data type the members were fitted with.
         int8_layers: so many of the lowest layers use 8-bit products.
+        nf4: the layers keep their weights in 4 bits.
         exit_depth: layers that are run.
         template: id of the prompt template.
         max_tokens: text tokens per pair.
@@ -50,6 +51,7 @@ class BackboneEntry(_Entry):
     max_tokens: int
     prompt_share: float
     int8_layers: int = 0
+    nf4: bool = False
 
 
 class MemberEntry(_Entry):

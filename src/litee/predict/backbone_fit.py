@@ -130,6 +130,7 @@ class BackboneFit:
     Args:
         folder: the backbone on disk.
         dtype: of the frozen layers.
+        device: where they run.
         pairs: all pairs.
         task: their votes.
         settings: what to fit.
@@ -142,6 +143,7 @@ class BackboneFit:
         folder: BackboneFolder,
         *,
         dtype: DtypeName,
+        device: torch.device,
         pairs: Sequence[Pair],
         task: Task,
         settings: FitSettings,
@@ -150,6 +152,7 @@ class BackboneFit:
     ) -> None:
         self.deadline = deadline
         self.folder, self.dtype, self.pairs = folder, dtype, pairs
+        self.device = device
         self.task, self.settings, self.run = task, settings, run
         self.slug = slug(folder.name)
         self.columns = POOLINGS[settings.pooling]
@@ -175,6 +178,7 @@ class BackboneFit:
                 max_tokens=self.settings.max_tokens,
                 prompt_share=self.settings.prompt_share,
                 int8_layers=backbone.int8_layers,
+                nf4=backbone.nf4,
             )
         )
         kinds: tuple[tuple[Encoder, str, str, HeadName], ...] = (
@@ -292,7 +296,12 @@ class BackboneFit:
     def _load(self, depth: int | None) -> Backbone:
         dtype = getattr(torch, self.dtype)
         return load_backbone(
-            self.folder, depth=depth, dtype=dtype, int8_layers=self._int8_layers(depth)
+            self.folder,
+            depth=depth,
+            dtype=dtype,
+            device=self.device,
+            int8_layers=self._int8_layers(depth),
+            nf4=self.settings.dtype == "nf4",
         )
 
     def _int8_layers(self, depth: int | None) -> int:

@@ -15,12 +15,21 @@ from importlib import metadata
 from typing import cast
 
 import numpy as np
+import torch
 
-from litee.config import FitSettings
+from litee.config import Device, FitSettings
 from litee.errors import ConfigError, ModelError, ResourceError
 from litee.finetune.backbones import find_backbone
 from litee.finetune.deadline import Deadline, TimeUpError
-from litee.finetune.device import DtypeName, choose_dtype, device_name, use_threads
+from litee.finetune.device import (
+    DtypeName,
+    check_trainable,
+    choose_device,
+    choose_dtype,
+    device_name,
+    peak_gpu_mb,
+    use_threads,
+)
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
 from litee.finetune.rates import give_back_memory
 from litee.finetune.statistics import statistics_states
@@ -93,9 +102,13 @@ def fit_judge(
             predictions after reloading.
     """
     threads = use_threads(settings.threads)
+    device = choose_device(settings.device, settings.dtype)
+    check_trainable(settings.dtype, device)
     task = make_task(voted, folds, settings)
     pairs = [v.pair for v in voted]
-    members = _fit_members(pairs, task, settings, run, deadline=deadline or Deadline())
+    members = _fit_members(
+        pairs, task, settings, run, device=device, deadline=deadline or Deadline()
+    )
     names = tuple(entry.name for entry in members.entries)
     stacked = np.stack([fitted.out_of_fold for fitted in members.fitted])
     joined = _join(names, stacked, task, settings)
@@ -109,8 +122,11 @@ def fit_judge(
     )
     save_judge_file(judge, run.path)
     give_back_memory()
-    run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS]))
-    receipt = run.receipt(seed=settings.seed, threads=threads, device=device_name(), inputs=inputs)
+    run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS], device))
+    receipt = run.receipt(
+        seed=settings.seed, threads=threads, device=device_name(device), inputs=inputs
+    )
+    receipt.peak_gpu_mb = peak_gpu_mb(device)
     receipt.predicted = _promised(run)
     write_json(run.path / "receipt.json", receipt.to_json())
     return FitResult(
@@ -132,6 +148,7 @@ def _fit_members(
     settings: FitSettings,
     run: RunDir,
     *,
+    device: torch.device,
     deadline: Deadline,
 ) -> Members:
     members = Members()
@@ -148,11 +165,12 @@ def _fit_members(
         members.add(entry, fitted, task)
     if set(settings.members) - {"statistics"}:
         _check_slugs(settings.backbones)
-        dtype = _dtype(settings, run)
+        dtype = _dtype(settings, run, device)
         for name in settings.backbones:
             one = BackboneFit(
                 find_backbone(name),
                 dtype=dtype,
+                device=device,
                 pairs=pairs,
                 task=task,
                 settings=settings,
@@ -196,12 +214,12 @@ def _check_slugs(names: Sequence[str]) -> None:
             )
 
 
-def _dtype(settings: FitSettings, run: RunDir) -> DtypeName:
+def _dtype(settings: FitSettings, run: RunDir, device: torch.device) -> DtypeName:
     """Measured once per run: a resumed run keeps its data type whatever else is running."""
     file = run.path / "run" / "dtype.json"
 
     def work() -> int:
-        write_json(file, {"dtype": choose_dtype(settings.dtype)})
+        write_json(file, {"dtype": choose_dtype(settings.dtype, device)})
         return 0
 
     run.run("dtype", work)
@@ -264,23 +282,25 @@ _RELOAD = """
 import json, sys
 from litee.predict.judge import Judge
 from litee.records import Pair
-judge = Judge.from_pretrained(sys.argv[1])
+judge = Judge.from_pretrained(sys.argv[1], device=sys.argv[2])
 pairs = [Pair(*map(lambda x: tuple(x) if isinstance(x, list) else x, p))
          for p in json.load(sys.stdin)]
 json.dump([list(p.probabilities) for p in judge.predict(pairs)], sys.stdout)
 """
 
 
-def _check_reload(run: RunDir, pairs: Sequence[Pair]) -> int:
+def _check_reload(run: RunDir, pairs: Sequence[Pair], device: torch.device) -> int:
     """Predict with the saved judge here and in a fresh process, and compare.
 
     Raises:
         ModelError: they differ, or the fresh process cannot load the judge.
     """
-    here = [p.probabilities for p in Judge.from_pretrained(run.path).predict(pairs)]
+    name: Device = "cuda" if device.type == "cuda" else "cpu"
+    judge = Judge.from_pretrained(run.path, device=name)
+    here = [p.probabilities for p in judge.predict(pairs)]
     texts = [[p.id, p.prompt, p.response_a, p.response_b] for p in pairs]
     child = subprocess.run(
-        [sys.executable, "-c", _RELOAD, str(run.path)],
+        [sys.executable, "-c", _RELOAD, str(run.path), name],
         input=json.dumps(texts),
         capture_output=True,
         text=True,

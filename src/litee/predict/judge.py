@@ -15,6 +15,7 @@ import numpy.typing as npt
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from litee.config import Device
 from litee.errors import ModelError
 from litee.finetune.statistics import statistics_states
 from litee.predict.artifact import JudgeFile, load_judge_file
@@ -38,30 +39,48 @@ class Judge:
     Args:
         folder: where it lies.
         file: its description.
+        device: where its backbones run.
 
     Use `Judge.from_pretrained`.
     """
 
-    def __init__(self, folder: Path, file: JudgeFile) -> None:
+    def __init__(self, folder: Path, file: JudgeFile, *, device: Device = "auto") -> None:
         self.folder, self.file = folder, file
         loaded = [LoadedMember(m, member_readers(m, folder)) for m in file.members]
         self._statistics = [m for m in loaded if m.entry.kind == "statistics"]
         self._runners = [
-            BackboneRunner(b, [m for m in loaded if m.entry.backbone == b.name], folder)
+            BackboneRunner(
+                b, [m for m in loaded if m.entry.backbone == b.name], folder, device=device
+            )
             for b in file.backbones
         ]
 
     @classmethod
-    def from_pretrained(cls, path_or_hub: str | Path) -> Judge:
+    def from_pretrained(cls, path_or_hub: str | Path, *, device: Device = "auto") -> Judge:
         """Load a judge from a folder or from the hub (`owner/name`).
 
+        Args:
+            path_or_hub: the folder or the name.
+            device: where its backbones run; wherever it was fitted, it runs on both.
+
         Raises:
+            ConfigError: a judge with 8-bit products is asked to run on a GPU.
             ModelError: not found, damaged, or made with other weights of its backbone.
+            ResourceError: there is no such device.
         """
         folder = Path(path_or_hub)
         if not folder.is_dir() and str(path_or_hub).count("/") == 1 and not folder.is_absolute():
             folder = _download(str(path_or_hub))
-        return cls(folder, load_judge_file(folder))
+        return cls(folder, load_judge_file(folder), device=device)
+
+    @property
+    def state_numbers(self) -> int:
+        """Numbers that are held per pair while it is judged: two answers, all heads."""
+        heads = sum(2 * reader.head.width for m in self._statistics for reader in m.readers)
+        for runner in self._runners:
+            readers = sum(len(member.readers) for member in runner.members)
+            heads += 2 * 2 * runner.backbone.trunk.hidden_size * readers
+        return heads
 
     def predict(self, pairs: Iterable[Pair]) -> tuple[Prediction, ...]:
         """Calibrated probabilities and rewards, in the order of the pairs.

@@ -17,17 +17,18 @@ import torch
 from litee.config import FitSettings
 from litee.encode.forest import Encoder, Forest, grow, pack_leaves
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
-from litee.finetune.device import choose_dtype, use_threads
+from litee.finetune.branch_member import pass_tokens
+from litee.finetune.device import check_trainable, choose_device, choose_dtype, use_threads
 from litee.finetune.parallel import passes_at_once
 from litee.finetune.rates import (
     PeakMemory,
     forget_peak,
     give_back_memory,
+    held_bytes,
     measure_rates,
     probe_seconds,
-    resident_bytes,
 )
-from litee.finetune.states import PACK_TOKENS, PooledStore
+from litee.finetune.states import PooledStore, pack_tokens
 from litee.finetune.statistics import statistics_states
 from litee.predict.backbone_fit import pair_encoder_of, sample_pairs
 from litee.predict.plan import Machine, Measured, Tokens
@@ -55,15 +56,17 @@ def calibrate(
     """
     started = time.monotonic()
     threads = use_threads(settings.threads)
+    device = choose_device(settings.device, settings.dtype)
+    check_trainable(settings.dtype, device)
     few = list(pairs[:: max(1, len(pairs) // 200)])
     at = time.monotonic()
     data = statistics_states(few)
     reading = (time.monotonic() - at) * len(pairs) / len(few)
     fits = folds.count * (1 + len(settings.ridge)) + 1
     statistics = reading + fits * probe_seconds(len(pairs), data.states.shape[1])
-    base = resident_bytes()
+    base = held_bytes(device)
     names = settings.backbones if set(settings.members) - {"statistics"} else ()
-    measured = tuple(_backbone(name, pairs, settings) for name in names)
+    measured = tuple(_backbone(name, pairs, settings, device) for name in names)
     fresh = _fresh_process()
     give_back_memory()
     forget_peak()
@@ -77,16 +80,23 @@ def calibrate(
     return machine, measured
 
 
-def _backbone(name: str, pairs: Sequence[Pair], settings: FitSettings) -> Measured:
+def _backbone(
+    name: str, pairs: Sequence[Pair], settings: FitSettings, device: torch.device
+) -> Measured:
     folder = find_backbone(name)
-    dtype = getattr(torch, choose_dtype(settings.dtype))
-    before, at = resident_bytes(), time.monotonic()
+    before, at = held_bytes(device), time.monotonic()
     depth = settings.lora_layers + TIMED_LAYERS
-    with PeakMemory() as loading:
-        backbone = load_backbone(folder, dtype=dtype, depth=_loaded_depth(name, settings, depth))
+    with PeakMemory(device) as loading:
+        backbone = load_backbone(
+            folder,
+            dtype=getattr(torch, choose_dtype(settings.dtype, device)),
+            depth=_loaded_depth(name, settings, depth),
+            device=device,
+            nf4=settings.dtype == "nf4",
+        )
     load = time.monotonic() - at
     give_back_memory()
-    taken = max(0, resident_bytes() - before)
+    taken = max(0, held_bytes(device) - before)
     layers = backbone.layers
     backbone.trunk.cut(min(depth, backbone.trunk.depth))
     found = []
@@ -94,7 +104,7 @@ def _backbone(name: str, pairs: Sequence[Pair], settings: FitSettings) -> Measur
         if ("probe" if kind == "tree" else "joint") in settings.members:
             found.append(_tokens(backbone, kind, pairs, settings))
     forest = found[0][1]
-    packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+    packs = pack_leaves(forest, range(len(forest.leaves)), pack_tokens(device))
     timed = TIMED_ROUNDS * passes_at_once()
     chosen = [packs[k] for k in np.linspace(0, len(packs) - 1, timed).astype(int)]
     train = bool({"lora", "joint-lora"} & set(settings.members))
@@ -116,6 +126,8 @@ def _backbone(name: str, pairs: Sequence[Pair], settings: FitSettings) -> Measur
         rates=rates,
         probe=probe_seconds(len(pairs), width),
         tokens=tuple(tokens for tokens, _ in found),
+        pass_tokens=pass_tokens(device),
+        on_gpu=device.type == "cuda",
     )
 
 

@@ -16,6 +16,7 @@ from litee.encode.forest import Encoder
 from litee.errors import ConfigError, ResourceError
 from litee.finetune.branch_member import PASS_TOKENS
 from litee.finetune.rates import Rates, probe_bytes
+from litee.predict.leaner import lighter
 from litee.records import Folds
 from litee.rundir import Json
 
@@ -78,6 +79,8 @@ class Measured:
         rates: of passes and steps.
         probe: seconds of one probe's fit on all pairs.
         tokens: what its encoders have to read.
+        pass_tokens: tokens of all branches that go through the LoRA layers at once.
+        on_gpu: memory is that of a GPU, which holds no states and probes.
     """
 
     name: str
@@ -87,6 +90,8 @@ class Measured:
     rates: Rates
     probe: float
     tokens: tuple[Tokens, ...]
+    pass_tokens: int = PASS_TOKENS
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +252,13 @@ def _lora_step(
     below = tokens.run * max(0, depth - layers) * rates.frozen
     fold_tokens = tokens.run * (folds.count - 1) / folds.count
     branches = folds.count + (settings.lora_final == "refit")
-    # an eighth of the prompts stops the branch, and is run at each validation
-    judged = 0.12 * settings.evaluations_per_epoch
-    epoch = fold_tokens * layers * (0.88 * rates.trained + judged * rates.frozen)
-    held_out = tokens.run / folds.count * layers * rates.frozen
-    full = branches * (epoch * settings.num_train_epochs + held_out)
+    forward = max(rates.frozen, rates.trained / 3)  # through adapted layers, no gradients
+    # an eighth of the prompts stops the branch, and is run at the start and at each validation
+    judged = 0.12 * (1 + settings.evaluations_per_epoch * settings.num_train_epochs)
+    again = forward if settings.gradient_checkpointing else 0.0
+    epochs = 0.88 * (rates.trained + again) * settings.num_train_epochs + judged * forward
+    held_out = tokens.run / folds.count * layers * forward
+    full = branches * (fold_tokens * layers * epochs + held_out)
     # patience can end a branch after this share of its epochs at the earliest
     least = min(1.0, settings.patience / settings.evaluations_per_epoch / settings.num_train_epochs)
     why = (
@@ -271,12 +278,22 @@ def _peak(backbone: Measured, settings: FitSettings) -> int:
         states = tokens.leaves * 2 * backbone.hidden * 4 * 2
         step = 0
         if {"lora", "joint-lora"} & set(settings.members):
-            branches = max(1, PASS_TOKENS // settings.batch_tokens)
+            branches = max(1, backbone.pass_tokens // settings.batch_tokens)
             together = branches * min(settings.batch_tokens, tokens.run)
-            step = round(rates.trained_bytes * together * settings.lora_layers)
+            step = round(rates.step_bytes + together * _token_bytes(backbone, settings))
         fit = probe_bytes(tokens.pairs, width)
+        if backbone.on_gpu:
+            states = fit = 0
         most = max(most, states + max(rates.frozen_bytes, fit, step))
     return max(rates.load_bytes, rates.model_bytes + most)
+
+
+def _token_bytes(backbone: Measured, settings: FitSettings) -> float:
+    """Memory of a LoRA step per token: of all layers, or of one and the inputs of the others."""
+    one, layers = backbone.rates.trained_bytes, settings.lora_layers
+    if not settings.gradient_checkpointing:
+        return one * layers
+    return one + layers * backbone.hidden * 4
 
 
 def choose(
@@ -303,7 +320,7 @@ def choose(
     """
     left = None if seconds is None else seconds * MARGIN
     plan = None
-    for changed, said in _leaner(settings, measured):
+    for changed, said in lighter(settings, measured, checkpoint=max_bytes is not None):
         own = [
             replace(m, tokens=tuple(t for t in m.tokens if _encoded(t, changed)))
             for m in measured
@@ -336,44 +353,3 @@ def kept_settings(folder: Path) -> FitSettings | None:
         raise ConfigError(
             f"damaged: {str(error).splitlines()[0]}", place=str(file), fix="choose a new --out"
         ) from error
-
-
-def _leaner(
-    settings: FitSettings, measured: Sequence[Measured]
-) -> Iterator[tuple[FitSettings, tuple[str, ...]]]:
-    """The settings as asked for, and then one thing less after the other."""
-    said: tuple[str, ...] = ()
-    yield settings, said
-
-    def less(words: str, **update: object) -> tuple[FitSettings, tuple[str, ...]]:
-        return FitSettings.model_validate(settings.model_dump() | update), (*said, words)
-
-    if {"joint", "joint-lora"} & set(settings.members) and "probe" in settings.members:
-        rest = tuple(m for m in settings.members if not m.startswith("joint"))
-        settings, said = less("no joint members", members=rest)
-        yield settings, said
-    while settings.num_train_epochs > 1 and "lora" in settings.members:
-        settings, said = less("one epoch less", num_train_epochs=settings.num_train_epochs - 1)
-        yield settings, said
-    while "lora" in settings.members and settings.lora_layers > 1:
-        settings, said = less("fewer LoRA layers", lora_layers=settings.lora_layers // 2)
-        yield settings, said
-    if "lora" in settings.members:
-        settings, said = less("no LoRA", members=tuple(m for m in settings.members if m != "lora"))
-        yield settings, said
-    costly = sorted(measured, key=lambda m: -m.rates.frozen * m.layers)
-    for backbone in costly[:-1]:
-        names = tuple(name for name in settings.backbones if name != backbone.name)
-        depth = settings.depth
-        kept = {n: d for n, d in depth.items() if n in names} if isinstance(depth, dict) else depth
-        settings, said = less(f"without {backbone.name}", backbones=names, depth=kept)
-        yield settings, said
-    if settings.depth == "auto" and settings.probe_pairs > 200:
-        settings, said = less("200 pairs choose the exit depth", probe_pairs=200)
-        yield settings, said
-    if settings.depth == "auto" and costly:
-        settings, said = less("exit at half of the layers", depth=max(2, costly[-1].layers // 2))
-        yield settings, said
-    if "statistics" in settings.members and len(settings.members) > 1:
-        settings, said = less("text statistics alone", members=("statistics",), backbones=())
-        yield settings, said

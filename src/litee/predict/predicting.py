@@ -170,6 +170,7 @@ def predict_file(
             done += len(some)
             cut += sum(sum(p.tokens_cut) > 0 for p in found)
             advance(len(some))
+            give_back_memory()  # holes in the heap, which grow with the number of passes
     part.finish()
     return done, cut
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from litee.config import FitSettings
+from litee.config import Device, FitSettings
 from litee.encode.budget import TokenBudget
 from litee.encode.forest import Encoder, Forest, Pack, PairEncoder, grow, pack_leaves
 from litee.encode.templates import Template
@@ -23,11 +23,12 @@ from litee.errors import ModelError
 from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch import POOLINGS, load_head
-from litee.finetune.branch_member import PASS_TOKENS
+from litee.finetune.branch_member import pass_tokens
+from litee.finetune.device import choose_device
 from litee.finetune.heads import PairHead, RewardHead
 from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, predict_head
-from litee.finetune.states import PACK_TOKENS, PooledStore
+from litee.finetune.states import PooledStore, pack_tokens
 from litee.finetune.trunk import lay_out, pooled
 from litee.predict.artifact import BackboneEntry, MemberEntry
 from litee.predict.calibration import Floats
@@ -71,11 +72,25 @@ class LoadedMember:
 
 
 class BackboneRunner:
-    """Runs all members of one backbone over chunks of pairs."""
+    """Runs all members of one backbone over chunks of pairs.
 
-    def __init__(self, entry: BackboneEntry, members: Sequence[LoadedMember], folder: Path) -> None:
+    Args:
+        entry: the backbone.
+        members: on it.
+        folder: of the judge.
+        device: where the backbone runs.
+    """
+
+    def __init__(
+        self,
+        entry: BackboneEntry,
+        members: Sequence[LoadedMember],
+        folder: Path,
+        *,
+        device: Device = "auto",
+    ) -> None:
         self.entry, self.members = entry, members
-        self.backbone = _load(entry)
+        self.backbone = _load(entry, device)
         self.encoders: dict[Encoder, PairEncoder] = {}
         for member in members:
             kind = member.entry.encoder or "tree"
@@ -132,7 +147,7 @@ class BackboneRunner:
         wanted = list(dict.fromkeys(r.adapter for m in members for r in m.readers))
         shape = (len(forest.leaves), 2, trunk.hidden_size)
         found = {adapter: np.zeros(shape, dtype=np.float32) for adapter in wanted}
-        packs = pack_leaves(forest, range(len(forest.leaves)), PACK_TOKENS)
+        packs = pack_leaves(forest, range(len(forest.leaves)), pack_tokens(trunk.device))
         some = passes_at_once()
         for first in range(0, len(packs), some):
             chosen = packs[first : first + some]
@@ -171,7 +186,7 @@ class BackboneRunner:
         """All branches of a pack, as many in one pass as memory is meant for."""
         trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
         names_of = [name for name in found if name is not None]
-        size = max(1, PASS_TOKENS // PACK_TOKENS)
+        size = max(1, pass_tokens(trunk.device) // pack_tokens(trunk.device))
         for first in range(0, len(names_of), size):
             assert self.adapters is not None
             start = self.adapters.start
@@ -259,7 +274,7 @@ def member_readers(entry: MemberEntry, folder: Path) -> tuple[Reader, ...]:
     )
 
 
-def _load(entry: BackboneEntry) -> Backbone:
+def _load(entry: BackboneEntry, device: Device) -> Backbone:
     found = find_backbone(entry.name)
     if found.sha256 != entry.sha256:
         raise ModelError(
@@ -272,5 +287,7 @@ def _load(entry: BackboneEntry) -> Backbone:
         found,
         depth=entry.exit_depth,
         dtype=getattr(torch, entry.dtype),
+        device=choose_device(device, "int8" if entry.int8_layers else "auto"),
         int8_layers=entry.int8_layers,
+        nf4=entry.nf4,
     )

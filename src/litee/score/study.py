@@ -72,6 +72,10 @@ class StudySettings(Settings):
         return self
 
 
+#: Settings that say where and how to compute, and that a run may change when it goes on.
+NO_PART = {"device", "gradient_checkpointing", "threads"}
+
+
 @dataclass(frozen=True, slots=True)
 class Studied:
     """A finished study.
@@ -296,7 +300,7 @@ def fit_votes(
     if len(inputs) < len(vote_set.inputs):
         raise ConfigError("two votes files have the same name", fix="rename one of them")
     manifest: dict[str, Json] = {
-        "settings": settings.model_dump(mode="json", exclude={"threads"}),
+        "settings": settings.model_dump(mode="json", exclude=NO_PART),
         "inputs": dict(inputs),
         "pairs": len(voted),
     }
