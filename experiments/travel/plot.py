@@ -23,7 +23,7 @@ _COLOURS = {
     "dpo": "#9467bd",
 }
 _LABELS = {
-    "first": "first document",
+    "first": "first doc.",
     "base": "base",
     "plain": "LoRA",
     "raft": "RAFT",

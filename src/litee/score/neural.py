@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from litee.errors import ModelError
+from litee.finetune.backbones import quiet
 from litee.records import Score
 from litee.score.answers import Answer
 from litee.score.texts import NO_PROMPT, why_not
@@ -68,8 +69,9 @@ class SentenceEncoder:
     def __init__(self, name: str = DEFAULT_ENCODER) -> None:
         path = encoder_path(name)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
-            self._model: Any = AutoModel.from_pretrained(path).eval()
+            with quiet():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
+                self._model: Any = AutoModel.from_pretrained(path).eval()
         except (OSError, ValueError) as error:
             fix = "name a folder with config.json, safetensors and a tokenizer"
             raise ModelError(f"cannot load the encoder: {error}", place=name, fix=fix) from error
