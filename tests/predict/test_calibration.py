@@ -26,9 +26,9 @@ def softened(p, temperature):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
 def test_a_known_temperature_is_recovered(temperature):
     """Vote shares equal to the true probabilities make the true temperature the exact minimum."""
-    truth = simplex(200)
+    truth = simplex(20_000)
     distorted = softened(truth, 1 / temperature)
-    found = fit_calibration("temperature", distorted, truth, np.ones(200))
+    found = fit_calibration("temperature", distorted, truth, np.ones(20_000))
     assert found.temperature == pytest.approx(temperature, rel=1e-3)
     assert found.scale == found.tie_scale
     assert found.tie_bias == 0
@@ -36,11 +36,11 @@ def test_a_known_temperature_is_recovered(temperature):
 
 
 def test_a_known_vector_scaling_is_recovered():
-    truth = simplex(300, concentration=2.0)
+    truth = simplex(30_000, concentration=2.0)
     known = Calibration(name="vector", scale=0.6, tie_scale=1.4, tie_bias=-0.7)
     # undo `known`: log q = (log p − bias) / scale up to one factor per row, which matters here
     # because the two scales differ; so distort forwards and recover the forward map instead
-    found = fit_calibration("vector", truth, known.apply(truth), np.ones(300))
+    found = fit_calibration("vector", truth, known.apply(truth), np.ones(30_000))
     assert found.scale == pytest.approx(0.6, abs=5e-3)
     assert found.tie_scale == pytest.approx(1.4, abs=5e-3)
     assert found.tie_bias == pytest.approx(-0.7, abs=5e-3)
@@ -132,3 +132,26 @@ def test_weighted_log_loss_by_hand():
 def test_a_damaged_scaling_is_refused(bad):
     with pytest.raises(ValidationError):
         Calibration(**bad)
+
+
+def test_ten_votes_that_a_member_separates_do_not_make_it_certain():
+    """Without a prior the scale runs to its bound, and one wrong vote costs dozens of nats."""
+    p = np.tile([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], (5, 1))
+    shares = np.tile([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], (5, 1))
+    few = fit_calibration("temperature", p, shares, np.ones(10))
+    assert 1.5 < few.scale < 4
+    assert few.apply(p).min() > 1e-4
+    many = fit_calibration(
+        "temperature", np.tile(p, (500, 1)), np.tile(shares, (500, 1)), np.ones(5000)
+    )
+    assert many.scale > 2 * few.scale
+
+
+def test_the_posterior_of_a_scale_by_hand():
+    """Ten pairs of (0.6, 0.3, 0.1), all A: d/dx of -mean log p + 0.2 x squared is 0."""
+    p, shares = np.tile([0.6, 0.3, 0.1], (10, 1)), np.tile([1.0, 0.0, 0.0], (10, 1))
+    x = np.log(fit_calibration("temperature", p, shares, np.ones(10)).scale)
+    scaled = p[0] ** np.exp(x)
+    scaled /= scaled.sum()
+    slope = -np.exp(x) * (np.log(0.6) - scaled @ np.log(p[0])) + 0.4 * x
+    assert slope == pytest.approx(0, abs=1e-4)
