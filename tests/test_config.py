@@ -149,7 +149,7 @@ def test_every_choice_is_accepted(name):
     choices = [a for a in get_args(annotation) if isinstance(a, str)]
     for choice in choices:
         assert getattr(FitSettings.model_validate({name: choice}), name) == choice
-    assert choices or get_origin(annotation) is not None or annotation in (int, float)
+    assert choices or get_origin(annotation) is not None or annotation in (int, float, str, bool)
 
 
 # contradictions
@@ -207,3 +207,14 @@ def test_a_bad_file_is_named(tmp_path, text, words):
 
 def test_a_missing_file_is_named(tmp_path):
     assert refused(file=tmp_path / "nowhere.yaml").place.endswith("nowhere.yaml")
+
+
+@pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("1.5gb", 1_500_000_000)])
+def test_a_cache_size_is_an_amount(text, size):
+    assert FitSettings(cache_size=text).cache_bytes == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "5 light years"])
+def test_a_cache_size_that_is_none_is_refused(text):
+    with pytest.raises(ValidationError, match="500MB or 8GB"):
+        FitSettings(cache_size=text)

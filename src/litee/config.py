@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from litee.errors import ConfigError
 
@@ -131,8 +131,28 @@ class FitSettings(Settings):
         description="Forget what is inside each LoRA layer and compute it again for the gradients: "
         "less memory, more time, the same result.",
     )
+    cache_size: str = Field(
+        "20GB",
+        description="Disk space for states of frozen layers, such as 500MB or 20GB: for those kept "
+        "between runs, the least recently used of which are deleted, and for those that LoRA "
+        "branches train from, which are computed again and again where they do not fit.",
+    )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")
+
+    @property
+    def cache_bytes(self) -> int:
+        """`cache_size` in bytes."""
+        return bytes_of(self.cache_size, option="cache_size")
+
+    @field_validator("cache_size")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        try:
+            bytes_of(value, option="cache_size")
+        except ConfigError as error:
+            raise ValueError(f"{value!r} is no size: {error.fix}") from error
+        return value
 
     @model_validator(mode="after")
     def _depths_agree(self) -> Self:
@@ -185,7 +205,7 @@ def seconds_of(text: str) -> float:
     return _amount(text, _TIMES, "--budget", "90s, 20m or 2h")
 
 
-def bytes_of(text: str) -> int:
+def bytes_of(text: str, *, option: str = "--max-memory") -> int:
     """A size such as 500MB or 8GB in bytes.
 
     Raises:
@@ -194,7 +214,7 @@ def bytes_of(text: str) -> int:
     >>> bytes_of("1.5GB")
     1500000000
     """
-    return int(_amount(text, _SIZES, "--max-memory", "500MB or 8GB"))
+    return int(_amount(text, _SIZES, option, "500MB or 8GB"))
 
 
 def _amount(text: str, units: Mapping[str, int], option: str, examples: str) -> float:

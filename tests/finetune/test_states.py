@@ -283,3 +283,36 @@ def test_passes_side_by_side_give_the_same_bytes(backbone, tmp_path):
     plain.fill(title="")
     for pack in all_packs(forest):
         assert torch.equal(store.states(pack), plain.states(pack))
+
+
+def sizes(folder):
+    return {f: f.stat().st_size for f in sorted((folder / "states").glob("*/*.safetensors"))}
+
+
+def test_the_least_recently_used_states_make_room(backbone, tmp_path):
+    first, second, third = forest_of([0, 1]), forest_of([2, 3]), forest_of([4, 5])
+
+    def compute(forest, cache_bytes=None):
+        store = PooledStore(backbone, DEPTHS, folder=tmp_path, cache_bytes=cache_bytes)
+        store.compute(forest, title="")
+        return store.tokens_run
+
+    compute(first)
+    one = sum(sizes(tmp_path).values())
+    compute(second)
+    assert compute(first) == 0  # used again, so the second is the oldest now
+    compute(third, cache_bytes=2 * one)
+    assert sum(sizes(tmp_path).values()) <= 2 * one
+    assert compute(first) == 0
+    assert compute(second) > 0
+
+
+def test_no_bound_keeps_all_and_a_tiny_one_keeps_nothing(backbone, tmp_path):
+    forest = forest_of(range(4))
+    PooledStore(backbone, DEPTHS, folder=tmp_path).compute(forest, title="")
+    assert len(sizes(tmp_path)) == 2  # shards of two packs
+    store = PooledStore(backbone, DEPTHS, folder=tmp_path, cache_bytes=1)
+    states_found = store.compute(forest, title="")
+    assert store.tokens_run == 0
+    assert np.isfinite(states_found).all()
+    assert sizes(tmp_path) == {}

@@ -64,6 +64,7 @@ def fit(
     calibration: Annotated[str | None, typer.Option(help=_help("calibration"))] = None,
     dtype: Annotated[str | None, typer.Option(help=_help("dtype"))] = None,
     device: Annotated[str | None, typer.Option(help=_help("device"))] = None,
+    cache_size: Annotated[str | None, typer.Option(help=_help("cache_size"))] = None,
     threads: Annotated[int | None, typer.Option(help=_help("threads"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
     budget: Annotated[
@@ -100,6 +101,7 @@ def fit(
             "calibration": calibration,
             "dtype": dtype,
             "device": device,
+            "cache_size": cache_size,
             "threads": threads,
             "seed": seed,
         },

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,11 +75,19 @@ class PooledStore:
         backbone: whose states; the store's folder is named by its weights' sha256 and data type.
         depths: layers after which states are kept, ascending.
         folder: parent folder; the user's cache folder when None.
+        cache_bytes: most that all states in `folder` may take on disk after `compute`; the least
+            recently used are deleted. None keeps all.
     """
 
     def __init__(
-        self, backbone: Backbone, depths: Sequence[int], *, folder: Path | None = None
+        self,
+        backbone: Backbone,
+        depths: Sequence[int],
+        *,
+        folder: Path | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
+        self.cache_bytes = cache_bytes
         self.trunk = backbone.trunk
         self.depths = tuple(sorted(set(depths)))
         kind = str(self.trunk.dtype).removeprefix("torch.")
@@ -137,6 +146,7 @@ class PooledStore:
                 if deadline is not None and not have.all():
                     deadline.check()
         self.seconds += time.monotonic() - started
+        self._prune()
         return states
 
     def kept_tokens(self, forest: Forest) -> int:
@@ -161,9 +171,12 @@ class PooledStore:
     def _read(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         have = np.zeros(len(keys), dtype=bool)
         wanted = {key: leaf for leaf, key in enumerate(keys)}
+        used: set[Path] = set()
         for shard, columns in self._shards():
             try:
                 tensors = load_file(shard)
+            except FileNotFoundError:  # another run needed the space
+                continue
             except SafetensorError:  # damaged on the disk: its states are computed again
                 shard.unlink(missing_ok=True)
                 continue
@@ -172,7 +185,26 @@ class PooledStore:
                 if leaf is not None and not have[leaf]:
                     states[leaf] = tensors["states"][row][columns]
                     have[leaf] = True
+                    used.add(shard)
+        for shard in used:
+            with suppress(FileNotFoundError):
+                os.utime(shard)
         return have
+
+    def _prune(self) -> None:
+        """Delete the least recently used files of all backbones, down to `cache_bytes`."""
+        if self.cache_bytes is None:
+            return
+        found = []
+        for file in self._parent.glob("*/*.safetensors"):
+            with suppress(FileNotFoundError):
+                found.append((file.stat().st_mtime_ns, file.stat().st_size, file))
+        over = sum(size for _, size, _ in found) - self.cache_bytes
+        for _, size, file in sorted(found):
+            if over <= 0:
+                break
+            file.unlink(missing_ok=True)
+            over -= size
 
     def _shards(self) -> Iterator[tuple[Path, list[int]]]:
         """Files that hold all wanted depths, and the columns these have there."""

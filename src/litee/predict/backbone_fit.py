@@ -42,9 +42,6 @@ from litee.rundir import RunDir, write_json
 #: Ridge of the probes that compare depths.
 DEPTH_RIDGE = 500.0
 
-#: The states of all tokens below the LoRA layers are kept on disk up to this size.
-TOKEN_CACHE_BYTES = 20 * 10**9
-
 
 @dataclass(frozen=True, slots=True)
 class DepthSearch:
@@ -195,7 +192,7 @@ class BackboneFit:
         forest = grow([self._encoder(backbone, kind).encode(pair) for pair in self.pairs])
         members.cuts[f"{self.folder.name} ({kind})"] = _cut(forest, self.settings.max_tokens)
         depth = backbone.trunk.depth
-        store = PooledStore(backbone, [depth])
+        store = PooledStore(backbone, [depth], cache_bytes=self.settings.cache_bytes)
         title = f"{self.slug}: {'answers' if kind == 'tree' else 'joint sequences'}"
         states = store.compute(forest, title=title, deadline=self.deadline)
         self._count(f"states-{kind}-{self.slug}", store)
@@ -239,7 +236,7 @@ class BackboneFit:
             forest,
             depth=start,
             folder=self.run.path / "run" / f"{entry.name}-tokens",
-            cache_bytes=TOKEN_CACHE_BYTES,
+            cache_bytes=self.settings.cache_bytes,
         )
         adapters = Adapters(trunk, start=start, settings=self.settings, backbone=self.folder.name)
         plan = BranchPlan(entry.name, data, store, adapters, entry.head, ridge)
@@ -271,7 +268,7 @@ class BackboneFit:
             kind: Encoder = "tree" if "probe" in self.settings.members else "joint"
             encoder = self._encoder(backbone, kind)
             forest = grow([encoder.encode(self.pairs[k]) for k in sample])
-            store = PooledStore(backbone, depths)
+            store = PooledStore(backbone, depths, cache_bytes=self.settings.cache_bytes)
             title = f"{self.slug}: looking at depths"
             states = store.compute(forest, title=title, deadline=self.deadline)
             losses = probe_depths(

@@ -73,7 +73,7 @@ class StudySettings(Settings):
 
 
 #: Settings that say where and how to compute, and that a run may change when it goes on.
-NO_PART = {"device", "gradient_checkpointing", "threads"}
+NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
 
 
 @dataclass(frozen=True, slots=True)
