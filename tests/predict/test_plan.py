@@ -95,7 +95,8 @@ def test_an_unknown_depth_is_looked_for_and_spans_a_range():
     plan = expect(settings(depth="auto"), FOLDS, MACHINE, [measured()])
     assert steps(plan)["depth of one"].seconds == pytest.approx(500 * 12 * 1e-4 + 5.0)
     states = steps(plan)["tree states of one"]
-    assert states.seconds == pytest.approx(1000 * 8 * 1e-4)
+    # the 500 tokens of the sample have been through all layers by then
+    assert states.seconds == pytest.approx(500 * 8 * 1e-4)
     assert states.high / states.low > 3
 
 

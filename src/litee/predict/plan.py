@@ -224,10 +224,12 @@ def _backbone_steps(backbone: Measured, settings: FitSettings, folds: Folds) -> 
         yield _step(
             f"depth of {name}", seconds, spread, f"{sample:,} tokens x {backbone.layers} layers"
         )
-    for tokens in backbone.tokens:
-        fresh = tokens.run - tokens.kept
+    for number, tokens in enumerate(backbone.tokens):
+        read = tokens.sample if settings.depth == "auto" and number == 0 else 0
+        kept = max(tokens.kept, read)  # texts that chose the depth have been through its layers
+        fresh = max(0, tokens.run - kept)
         cost = fresh * rates.frozen
-        why = f"{fresh:,} tokens x {depth} layers; {tokens.kept:,} tokens are on the disk"
+        why = f"{fresh:,} tokens x {depth} layers; {kept:,} tokens are on the disk by then"
         low, high = cost * lowest * (1 - spread), cost * highest * (1 + spread)
         yield Step(f"{tokens.encoder} states of {name}", cost * depth, low, high, why)
         fits = folds.count * (1 + (len(settings.ridge) if len(settings.ridge) > 1 else 0)) + 1
