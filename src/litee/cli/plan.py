@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -89,7 +90,10 @@ def plan_table(plan: Plan) -> Table:
 def plan_lines(plan: Plan, machine: Machine) -> list[str]:
     """What the table does not say."""
     settings = plan.settings
-    lines = [f"changed to fit: {change}" for change in plan.changes]
+    lines = []
+    for change, same in groupby(plan.changes):
+        times = len(list(same))
+        lines.append(f"changed to fit: {change}" + (f" ({times} times)" if times > 1 else ""))
     members = ", ".join(settings.members)
     backbones = ", ".join(settings.backbones) or "none"
     lines.append(f"members: {members}; backbones: {backbones}; depth: {settings.depth}")
