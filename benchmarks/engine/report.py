@@ -25,13 +25,13 @@ PEERS = ("pairjudge", "trainer", "trl", "rewarduq")
 NOTES = (
     "The machine ran other jobs all the time. Speed-ups over pairjudge are, for each seed, the "
     "smaller of the ratio of wall seconds and the ratio of processor seconds, and then the median "
-    "over seeds; both ratios are among the metrics. Two seeds of pairjudge have been run, a third is "
-    "missing. litee's members are statistics and the probe "
-    "(members: [statistics, probe]), its cache was empty; seconds are of the whole command. With five LoRA branches a fit takes 3.7 GB instead. The "
-    "log loss that had to be reached is that of pairjudge's last epoch, or of its swap-averaged "
-    "prediction when that is lower. Memory of peers other than pairjudge is that of short runs of "
-    "the same batches. The roofline's fraction is the fastest of seven rounds over the fastest of "
-    "seventy matrix products, in turns; the median is in the table."
+    "over seeds; both ratios are among the metrics. Two seeds of pairjudge have been run, a third "
+    "is missing. litee's members are statistics and the probe (members: [statistics, probe]), its "
+    "cache was empty; seconds are of the whole command. With five LoRA branches a fit takes 3.7 GB "
+    "instead. The log loss that had to be reached is that of pairjudge's last epoch, or of its "
+    "swap-averaged prediction when that is lower. Memory of peers other than pairjudge is that of "
+    "short runs of the same batches. The roofline's fraction is the fastest of seven rounds over "
+    "the fastest of seventy matrix products, in turns; the median is among the metrics."
 )
 
 
@@ -225,10 +225,11 @@ def plot(result: Result, file: Path) -> None:
     votes = [fit["votes"] for fit in fits]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot(votes, [1000 * f["engine_seconds"] / f["votes"] for f in fits], "o-", color="#2a6f97")
-    left.set(ylabel="milliseconds per vote", ylim=(0, None), title="states and probe")
+    left.set(ylabel="milliseconds per vote", title="states and probe")
     right.plot(votes, [f["peak_rss_mb"] for f in fits], "o-", color="#a4508b")
-    right.set(ylabel="peak memory, MB", ylim=(0, None), title="whole command")
+    right.set(ylabel="peak memory, MB", title="whole command")
     for axes in (left, right):
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.set_xscale("log", base=2)
         axes.set_xticks(votes, [f"{v:,}" for v in votes])
         axes.set_xlabel("votes, each on texts of its own")
