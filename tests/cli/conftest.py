@@ -47,7 +47,7 @@ def judge(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits leave out the check in a fresh process, which takes longer than all the rest."""
-    monkeypatch.setattr("litee.predict.fit._check_reload", lambda run, pairs: 0)
+    monkeypatch.setattr("litee.predict.fit._check_reload", lambda *_, **__: 0)
 
 
 @pytest.fixture
