@@ -64,7 +64,8 @@ def stop_after(monkeypatch, chunks, error):
 
 def test_what_is_written_is_what_the_judge_says(judge, source, tmp_path, chunks_of_4):
     out = tmp_path / "p.csv"
-    assert run(judge, source, out) == (25, 5)  # the fourth pair of five is longer than the budget
+    found = run(judge, source, out)
+    assert (found.done, found.cut) == (25, 5)  # the fourth pair of five is longer than the budget
     lines = out.read_text(encoding="utf-8").splitlines()
     said = [LAYOUT.line(p) for k in range(0, 25, 4) for p in judge.predict(MANY[k : k + 4])]
     assert lines == ["id,p_a", *said]
@@ -87,7 +88,8 @@ def test_stopped_and_resumed_ends_in_the_same_bytes(
         handle.write(torn)  # a kill in the middle of a write
     with monkeypatch.context() as patch:
         sizes = stop_after(patch, 99, KeyboardInterrupt())
-        assert run(judge, source, out)[0] == 25
+        found = run(judge, source, out)
+    assert (found.done, found.cut) == (25, 5)  # those of the first run count, too
     assert sum(sizes) == 25 - 4 * chunks
     assert out.read_bytes() == whole.read_bytes()
 
@@ -105,12 +107,12 @@ def test_another_file_of_pairs_begins_anew(judge, source, tmp_path, chunks_of_4,
     assert len(out.read_text(encoding="utf-8").splitlines()) == 26
 
 
-@pytest.mark.parametrize("note", [b"", b"{}", b"[1", b"\xff"])
+@pytest.mark.parametrize("note", [b"", b"{}", b"[1", b"[1]", b'{"made_of": {}}', b"\xff"])
 def test_a_damaged_note_begins_anew(judge, source, tmp_path, chunks_of_4, note):
     out = tmp_path / "p.csv"
     (tmp_path / "p.csv.part").write_text("id,p_a\nx,1\n", encoding="utf-8")
     (tmp_path / "p.csv.part.json").write_bytes(note)
-    assert run(judge, source, out)[0] == 25
+    assert run(judge, source, out).done == 25
     assert "x,1" not in out.read_text(encoding="utf-8")
 
 
@@ -164,5 +166,5 @@ def test_the_note_says_what_a_part_is_of(judge, source, tmp_path, chunks_of_4, m
     with pytest.raises(KeyboardInterrupt):
         run(judge, source, tmp_path / "p.csv")
     note = json.loads((tmp_path / "p.csv.part.json").read_text(encoding="utf-8"))
-    assert note["chunk"] == 4
+    assert note["progress"] == {"chunk": 4, "done": 4, "cut": 1}
     assert set(note["made_of"]) == {"pairs", "judge", "suffix"}

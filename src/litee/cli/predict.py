@@ -56,7 +56,7 @@ def predict(
     use_threads(threads)
     csv = out.suffix == ".csv"
     header = "id,winner,p_a,p_b,p_tie,reward_a,reward_b,tokens_cut" if csv else ""
-    done, cut = predict_file(
+    found = predict_file(
         Judge.from_pretrained(judge, device=device),
         lambda: stream_pairs(pairs, format=format),
         out,
@@ -65,7 +65,7 @@ def predict(
         layout=Layout(partial(_line, csv=csv), header),
         limits=limits,
     )
-    said = f"{done:,} predictions in {out}; {cut:,} pairs were cut to the budget"
+    said = f"{found.done:,} predictions in {out}; {found.cut:,} pairs were cut to the budget"
     console.print(said, soft_wrap=True)
 
 

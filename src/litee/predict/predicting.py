@@ -7,7 +7,6 @@ stopped. Knows nothing of the layout of a line.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,13 +14,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from litee.errors import ResourceError
 from litee.finetune.deadline import Deadline
 from litee.finetune.rates import PeakMemory, give_back_memory, resident_bytes
 from litee.predict.judge import CHUNK_PAIRS, Judge
 from litee.progress import progress
 from litee.records import Pair, Prediction
-from litee.rundir import sha256_file, write_error, write_json
+from litee.rundir import sha256_file, write_error, write_text
 
 #: Pairs that are timed and weighed before a budget or a limit is planned for.
 TRIAL_PAIRS = 64
@@ -60,6 +61,29 @@ class Layout:
     header: str = ""
 
 
+class Progress(BaseModel):
+    """How far a prediction is.
+
+    Attributes:
+        chunk: pairs per chunk, 1 or more.
+        done: pairs whose lines are on the disk.
+        cut: of these, pairs that were cut to the token budget.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chunk: int = Field(ge=1)
+    done: int = Field(0, ge=0)
+    cut: int = Field(0, ge=0)
+
+
+class _Note(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_of: dict[str, str]
+    progress: Progress
+
+
 class PartFile:
     """The lines that are done, in `OUT.part`, and `OUT.part.json`, which says of what.
 
@@ -74,35 +98,41 @@ class PartFile:
         self.file = out.with_name(out.name + ".part")
         self.note = out.with_name(out.name + ".part.json")
 
-    def found(self) -> tuple[int, int]:
-        """(pairs done, pairs per chunk) of a stopped run of the same inputs; zeros when none."""
-        if not (self.file.exists() and self.note.exists()):
-            return 0, 0
+    def found(self) -> Progress | None:
+        """What a stopped run of the same inputs has done; None when there is none to go on from."""
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = _Note.model_validate_json(self.note.read_bytes())
+            with self.file.open("rb") as handle:
+                lines = sum(block.count(b"\n") for block in iter(lambda: handle.read(1 << 20), b""))
         except (OSError, ValueError):
-            return 0, 0
-        if note.get("made_of") != self.made_of:
-            return 0, 0
-        chunk = int(note["chunk"])
-        with self.file.open("rb") as handle:
-            lines = sum(block.count(b"\n") for block in iter(lambda: handle.read(1 << 20), b""))
-        return max(0, lines - bool(self.header)) // chunk * chunk, chunk
+            return None
+        whole = lines >= note.progress.done + bool(self.header)
+        return note.progress if whole and note.made_of == self.made_of else None
 
-    def begin(self, done: int, chunk: int) -> None:
-        """Keep the first `done` pairs' lines and forget what follows; 0 begins anew."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.note, {"made_of": dict(self.made_of), "chunk": chunk})
-        if not done:
-            self.file.write_text(self.header and self.header + "\n", encoding="utf-8")
-            return
-        with self.file.open("rb+") as handle:
-            for _ in range(done + bool(self.header)):
-                handle.readline()
-            handle.truncate()
+    def begin(self, progress: Progress) -> None:
+        """Keep the lines of the pairs that are done and forget what follows.
 
-    def add(self, lines: Iterable[str]) -> None:
-        """Append a chunk and bring it to the disk."""
+        Raises:
+            ResourceError: the disk takes no more.
+        """
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            if not progress.done:
+                self.file.write_text(self.header and self.header + "\n", encoding="utf-8")
+            with self.file.open("rb+") as handle:
+                for _ in range(progress.done + bool(self.header)):
+                    handle.readline()
+                handle.truncate()
+        except OSError as error:
+            raise write_error(error, self.file) from error
+        self._write(progress)
+
+    def add(self, lines: Iterable[str], progress: Progress) -> None:
+        """Append a chunk, bring it to the disk, and then count it.
+
+        Raises:
+            ResourceError: the disk takes no more; the chunk does not count.
+        """
         try:
             with self.file.open("a", encoding="utf-8", newline="\n") as handle:
                 handle.write("".join(line + "\n" for line in lines))
@@ -110,6 +140,11 @@ class PartFile:
                 os.fsync(handle.fileno())
         except OSError as error:
             raise write_error(error, self.file) from error
+        self._write(progress)
+
+    def _write(self, progress: Progress) -> None:
+        note = _Note(made_of=self.made_of, progress=progress)
+        write_text(self.note, note.model_dump_json(indent=2) + "\n")
 
     def finish(self) -> None:
         """Put the finished file where it belongs."""
@@ -126,7 +161,7 @@ def predict_file(
     count: int,
     layout: Layout,
     limits: Limits,
-) -> tuple[int, int]:
+) -> Progress:
     """Predict all pairs, going on where a stopped run of the same inputs was.
 
     Args:
@@ -139,7 +174,7 @@ def predict_file(
         limits: time and memory.
 
     Returns:
-        (pairs in the output, pairs of this run that were cut to the token budget).
+        The pairs in the output, and how many of them were cut to the token budget.
 
     Raises:
         ResourceError: the time was up before the last pair, or the memory is too small; what was
@@ -148,31 +183,32 @@ def predict_file(
     deadline = Deadline(limits.seconds)
     made_of = {"pairs": sha256_file(source), "judge": sha256_file(judge.folder / "judge.json")}
     part = PartFile(out, header=layout.header, made_of=made_of | {"suffix": out.suffix})
-    done, chunk = part.found()
-    if not chunk:
+    now = part.found()
+    if now is None:
         chunk = choose_chunk(judge, list(islice(pairs(), TRIAL_PAIRS)), limits)
-    part.begin(done, chunk)
-    rest = islice(pairs(), done, None)
-    cut, slowest = 0, 0.0
+        now = Progress(chunk=chunk)
+    part.begin(now)
+    rest = islice(pairs(), now.done, None)
+    slowest = 0.0
     with progress("predicting", count, "pairs") as advance:
-        advance(done)
-        while some := list(islice(rest, chunk)):
+        advance(now.done)
+        while some := list(islice(rest, now.chunk)):
             if slowest > max(0.0, deadline.left()):
                 raise ResourceError(
-                    f"the time is up after {done:,} of {count:,} pairs",
+                    f"the time is up after {now.done:,} of {count:,} pairs",
                     place=str(part.file),
                     fix="run the same command again to go on, or give it a larger --budget",
                 )
             started = time.monotonic()
             found = judge.predict(some)
-            part.add(layout.line(p) for p in found)
+            cut = now.cut + sum(sum(p.tokens_cut) > 0 for p in found)
+            now = Progress(chunk=now.chunk, done=now.done + len(some), cut=cut)
+            part.add((layout.line(p) for p in found), now)
             slowest = max(slowest, time.monotonic() - started)
-            done += len(some)
-            cut += sum(sum(p.tokens_cut) > 0 for p in found)
             advance(len(some))
             give_back_memory()  # holes in the heap, which grow with the number of passes
     part.finish()
-    return done, cut
+    return now
 
 
 def choose_chunk(judge: Judge, trial: Sequence[Pair], limits: Limits) -> int:
