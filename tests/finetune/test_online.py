@@ -16,9 +16,9 @@ from litee.finetune import online
 from litee.finetune.chat_data import ChatEncoder
 from litee.finetune.chat_model import load_chat_model
 from litee.finetune.chat_settings import OnlineSettings
-from litee.finetune.held_out import Look, best_step, parting
+from litee.finetune.held_out import best_step, parting
 from litee.finetune.rewards import RuleRewards
-from litee.records import Message
+from litee.records import Message, RewardLook
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -150,9 +150,13 @@ def test_parting_rewards_stop_the_run_and_the_best_checkpoint_is_kept(tiny, tmp_
 
 
 def test_looks_by_hand():
-    looks = [Look(0, 0.0, 0.0, 1, 1), Look(1, 1.0, -1.0, 1, 1), Look(2, 2.0, 0.5, 1, 1)]
+    looks = [
+        RewardLook(0, 0.0, 0.0, 1, 1),
+        RewardLook(1, 1.0, -1.0, 1, 1),
+        RewardLook(2, 2.0, 0.5, 1, 1),
+    ]
     assert parting(looks) == 0
-    assert parting([*looks, Look(3, 3.0, -1.0, 1, 1)]) == 1
+    assert parting([*looks, RewardLook(3, 3.0, -1.0, 1, 1)]) == 1
     assert best_step(looks, [1, 2]) == 2
     assert best_step([], [1, 2]) == 2
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from litee.errors import InputError
+from litee.records import RewardLook
 from litee.score.reward_page import (
-    RewardLook,
     RewardRun,
     read_reward_run,
     reward_plots,

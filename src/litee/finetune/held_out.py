@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -26,35 +26,17 @@ from litee.finetune.chat_data import ChatEncoder
 from litee.finetune.chat_sampling import Sampling, sample_answers
 from litee.finetune.rewards import Exchange, RewardFunction, checked_rewards
 from litee.progress import console
-from litee.records import Message
+from litee.records import Message, RewardLook
 from litee.rundir import write_json
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Means over the answers to the held-out prompts.
-
-    Attributes:
-        step: optimiser steps made.
-        training: the reward that is being learnt.
-        independent: the other reward; None without one.
-        characters: length of an answer.
-        finished: share of answers that ended by themselves.
-    """
-
-    step: int
-    training: float
-    independent: float | None
-    characters: float
-    finished: float
-
-
-def parting(looks: Sequence[Look]) -> int:
+def parting(looks: Sequence[RewardLook]) -> int:
     """How many of the last looks in a row show the rewards parting.
 
     They part when the training reward is above and the independent one below its first value.
 
-    >>> looks = [Look(0, 0.0, 1.0, 9, 1), Look(1, 1.0, 1.1, 9, 1), Look(2, 2.0, 0.9, 9, 1)]
+    >>> rewards = [(0.0, 1.0), (1.0, 1.1), (2.0, 0.9)]
+    >>> looks = [RewardLook(k, *both, 9, 1) for k, both in enumerate(rewards)]
     >>> parting(looks), parting(looks[:2])
     (1, 0)
     """
@@ -69,10 +51,11 @@ def parting(looks: Sequence[Look]) -> int:
     return count
 
 
-def best_step(looks: Sequence[Look], steps: Sequence[int]) -> int:
+def best_step(looks: Sequence[RewardLook], steps: Sequence[int]) -> int:
     """The checkpoint with the highest independent reward, or the last one without such a reward.
 
-    >>> looks = [Look(0, 0, 9.0, 9, 1), Look(5, 1, 2.0, 9, 1), Look(10, 2, 1.0, 9, 1)]
+    >>> rewards = {0: (0, 9.0), 5: (1, 2.0), 10: (2, 1.0)}
+    >>> looks = [RewardLook(step, *both, 9, 1) for step, both in rewards.items()]
     >>> best_step(looks, [5, 10])
     5
     """
@@ -81,11 +64,11 @@ def best_step(looks: Sequence[Look], steps: Sequence[int]) -> int:
     return max(judged, key=lambda step: rewards[step]) if judged else steps[-1]
 
 
-def read_looks(file: Path) -> list[Look]:
+def read_looks(file: Path) -> list[RewardLook]:
     """The looks that were written, in order of steps."""
     if not file.is_file():
         return []
-    return [Look(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
+    return [RewardLook(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
 
 
 class HeldOut(TrainerCallback):
@@ -170,7 +153,7 @@ class HeldOut(TrainerCallback):
         other = None
         if self.independent is not None:
             other = float(np.mean(checked_rewards(self.independent, exchanges)))
-        look = Look(
+        look = RewardLook(
             step,
             float(np.mean(checked_rewards(self.training, exchanges))),
             other,

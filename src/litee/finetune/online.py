@@ -41,9 +41,9 @@ from litee.finetune.chat_training import (
     write_receipt,
 )
 from litee.finetune.device import use_threads
-from litee.finetune.held_out import HeldOut, Look, best_step, read_looks
+from litee.finetune.held_out import HeldOut, best_step, read_looks
 from litee.finetune.rewards import Exchange, RewardFunction, RuleRewards, checked_rewards
-from litee.records import Dropped, Message
+from litee.records import Dropped, Message, RewardLook
 from litee.rundir import Json, RunDir, sha256_json, write_json
 
 
@@ -61,7 +61,7 @@ class OnlineResult:
 
     weights: Path
     step: int
-    looks: tuple[Look, ...]
+    looks: tuple[RewardLook, ...]
     stopped_early: bool
     dropped: Dropped
 

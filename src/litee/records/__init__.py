@@ -1,9 +1,10 @@
-"""The records that cross folders: outcomes, pairs, votes, predictions, scores, texts, verdicts.
+"""The records that cross folders: votes, predictions, scores, texts, verdicts, rewards.
 
 Frozen and validated on construction. Knows nothing of files, models or metrics, and imports
 neither numpy nor torch.
 """
 
+from litee.records.rewards import RewardLook
 from litee.records.texts import (
     Chunk,
     Completion,
@@ -41,6 +42,7 @@ __all__ = [
     "Outcome",
     "Pair",
     "Prediction",
+    "RewardLook",
     "Score",
     "Triple",
     "Vote",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from litee.errors import InputError
+from litee.records import RewardLook
 from litee.rundir import write_text
 from litee.score.figures import Plot, line_plot
 from litee.score.page import inline, render
@@ -19,25 +20,6 @@ from litee.score.page import inline, render
 GROWTH = 1.5
 #: Loss in the share of finished answers from which the page warns.
 UNFINISHED = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class RewardLook:
-    """Means over the answers to held-out prompts at a step.
-
-    Attributes:
-        step: optimiser steps made.
-        training: the reward that was learnt.
-        independent: another judge's; None without one.
-        characters: length of an answer.
-        finished: share of answers that ended by themselves.
-    """
-
-    step: int
-    training: float
-    independent: float | None
-    characters: float
-    finished: float
 
 
 @dataclass(frozen=True, slots=True)
