@@ -23,11 +23,11 @@ from litee.score.results import Result, new_result, write_result
 COMMAND = "python -m benchmarks.engine report"
 PEERS = ("pairjudge", "trainer", "trl", "rewarduq")
 NOTES = (
-    "The machine ran other jobs all the time. Speed-ups over pairjudge are, for each seed, the "
+    "The machine ran other jobs most of the time. Speed-ups over pairjudge are, for each seed, the "
     "smaller of the ratio of wall seconds and the ratio of processor seconds, and then the median "
-    "over seeds; both ratios are among the metrics. Two seeds of pairjudge have been run, a third "
-    "is missing. litee's members are statistics and the probe (members: [statistics, probe]), its "
-    "cache was empty; seconds are of the whole command. With five LoRA branches a fit takes 3.7 GB "
+    "over seeds; both ratios are among the metrics. Of three seeds of pairjudge the last had the "
+    "machine to itself. litee's members are statistics and the probe (members: [statistics, "
+    "probe]), its cache was empty; seconds are of the whole command. With five LoRA branches a fit takes 3.7 GB "
     "instead. The log loss that had to be reached is that of pairjudge's last epoch, or of its "
     "swap-averaged prediction when that is lower. Memory of peers other than pairjudge is that of "
     "short runs of the same batches. The roofline's fraction is the fastest of seven rounds over "
