@@ -159,7 +159,7 @@ def _default(option: _Parameter) -> str:
 
 def settings_page() -> str:
     """docs/settings.md: every setting of a fit, a study and the other configured commands."""
-    study = settings_from_source(ROOT / "src/litee/score/study.py", "StudySettings")
+    study = settings_from_source(ROOT / "src/litee/score/study_settings.py", "StudySettings")
     lines = [
         _NOTE,
         "# Settings",
@@ -190,7 +190,8 @@ def settings_page() -> str:
 def settings_from_source(file: Path, name: str) -> type[Settings]:
     """The fields of a settings class from its module's source, without the module's imports.
 
-    `score/study.py` needs torch to run a study; its settings do not. Validators are left out.
+    `score/study_settings.py` imports records of results; its settings need none of them.
+    Validators are left out.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
     node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)

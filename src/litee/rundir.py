@@ -171,6 +171,15 @@ class Receipt:
     stages: dict[str, float] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
 
+    def include(self, part: Receipt) -> None:
+        """Add what a part has cost; device, threads, seed and versions are the part's."""
+        self.seconds = round(self.seconds + part.seconds, 3)
+        self.tokens += part.tokens
+        self.peak_rss_mb = max(self.peak_rss_mb, part.peak_rss_mb)
+        self.device, self.threads, self.seed = part.device, part.threads, part.seed
+        self.versions = part.versions
+        self.inputs |= part.inputs
+
     def to_json(self) -> dict[str, Json]:
         """The receipt as plain JSON."""
         return asdict(self)

@@ -11,6 +11,8 @@ from commands import SETTINGS, Done, litee, vote_rows, write_rows, write_yaml
 
 from litee.score.results import is_stale, read_result
 
+ARMS = {"kind": "ablations"}
+
 
 @pytest.fixture
 def study(tmp_path: Path, backbone: Path, quick: None) -> Callable[..., Done]:
@@ -121,6 +123,30 @@ def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
     assert set(result.receipt["inputs"]) == {"train.jsonl", "other.jsonl"}
 
 
+def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
+    arms = {"words": {"members": ["statistics"]}, "ridge": {"ridge": [4000.0]}}
+    done = study(kind="ablations", votes=[train], arms=arms)
+    assert done.code == 0, done.err
+    result = result_of(tmp_path)
+    reports = {
+        arm: json.loads((tmp_path / "out" / arm / "report.json").read_text())
+        for arm in ("base", "words", "ridge")
+    }
+    losses = {arm: report["metrics"]["log_loss"] for arm, report in reports.items()}
+    assert len(set(losses.values())) == 3
+    for arm, loss in losses.items():
+        assert result.metrics[f"{arm}.log_loss"] == pytest.approx(loss)
+    for arm in arms:
+        found = result.metrics[f"{arm}.log_loss_difference"]
+        assert found == pytest.approx(losses[arm] - losses["base"])
+        low, high = result.intervals[f"{arm}.log_loss_difference"]
+        assert low <= found <= high
+    assert "base.log_loss_difference" not in result.metrics
+    assert result.metrics["uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
+    assert result.tables["arms"]["ridge"]["changes"] == {"ridge": [4000.0]}
+    assert set(result.tables["arms"]["words"]["log_loss_per_source"]) == {"school"}
+
+
 def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):
     assert study(kind="in_source", votes=[train]).code == 0
     done = study(kind="in_source", votes=[train], settings={"seed": 9})
@@ -142,7 +168,7 @@ def test_a_test_prompt_that_was_learnt_from_is_refused_before_the_fit(study, tra
     assert not (tmp_path / "results").exists()
 
 
-def bench_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path):
+def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path):
     assert study(kind="fit", votes=[train], leave_out_annotators=["rater0"]).code == 0
     assert result_of(tmp_path).tables["votes"] == 20
     everyone = ["rater0", "rater1", "rater2"]
@@ -161,6 +187,12 @@ def bench_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path):
         ({"kind": "fit", "votes": ["none.jsonl"]}, 3, ("none.jsonl is neither in", "--data")),
         ({"kind": "transfer"}, 2, ("a transfer study names votes under test",)),
         ({"kind": "fit", "test": ["x"]}, 2, ("a transfer study names votes under test",)),
+        ({"kind": "ablations"}, 2, ("an ablation study names arms",)),
+        ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("an ablation study names arms",)),
+        (ARMS | {"arms": {"base": {"folds": 2}}}, 2, ("arm 'base'",)),
+        (ARMS | {"arms": {"x": {"seed": 2}}}, 2, ("arm x", "seed = 2", "under settings")),
+        (ARMS | {"arms": {"x": {"depht": 2}}}, 2, ("arm x", "unknown setting 'depht'")),
+        (ARMS | {"arms": {"x": {"members": ["statistics", "probe"]}}}, 2, ("changes nothing",)),
         ({"kind": "fit", "verdicts": "x"}, 2, ("verdicts are compared with in a transfer",)),
     ],
 )

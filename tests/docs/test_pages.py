@@ -84,7 +84,7 @@ def test_every_command_and_option_is_on_the_page():
 
 
 def test_settings_page_has_every_setting_with_its_default():
-    from litee.score.study import StudySettings
+    from litee.score.study_settings import StudySettings
 
     generate = _generate()
     rows: dict[str, str] = {}
@@ -274,7 +274,7 @@ def test_commands_in_running_text_exist():
 
 
 def test_experiments_load():
-    from litee.score.study import StudySettings
+    from litee.score.study_settings import StudySettings
 
     files = sorted(ROOT.glob("experiments/**/*.y*ml"))
     settings = {"travel", "tuning"}  # settings of commands, not studies
@@ -287,7 +287,7 @@ def test_experiments_load():
 
 
 def test_yaml_in_the_pages_loads():
-    from litee.score.study import StudySettings
+    from litee.score.study_settings import StudySettings
 
     blocks = _blocks("yaml")
     assert len(blocks) >= 2

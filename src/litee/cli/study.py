@@ -27,7 +27,8 @@ def study(
 
     from litee.score.report import headline
     from litee.score.results import write_result
-    from litee.score.study import StudySettings, run_study
+    from litee.score.study import run_study
+    from litee.score.study_settings import StudySettings
     from litee.score.table import evaluation_table
 
     loaded = load_settings(StudySettings, file)

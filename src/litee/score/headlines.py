@@ -31,6 +31,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "length.pairwise_accuracy": "length",
         "people.pairwise_accuracy": "two people",
     },
+    "ablations": {"base.log_loss": "log loss", "*.log_loss_difference": "change"},
     "agreement_travel": {
         "bertscore_f1.spearman_item": "Spearman with GPT-4's yes-rates: BERTScore F1",
         "similarity.spearman_item": "similarity",

@@ -6,22 +6,18 @@ on once. Knows nothing of command lines.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
 from litee.collect.folds import check_folds, check_leak, group_prompts, make_folds, source_folds
 from litee.collect.pairs import check_learnable, gather
 from litee.collect.verdicts import load_verdicts
 from litee.collect.votes import load_votes
-from litee.config import FitSettings, Settings
+from litee.config import FitSettings
 from litee.errors import ConfigError, InputError
 from litee.finetune.deadline import Deadline
 from litee.predict.fit import FitResult, fit_judge
@@ -29,6 +25,7 @@ from litee.predict.judge import Judge
 from litee.predict.plan import PLAN_FILE, Plan
 from litee.records import Folds, Outcome, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, RunDir, write_json
+from litee.score.ablations import arm_settings, compare_arms
 from litee.score.fit_report import (
     draw,
     evaluate_fit,
@@ -40,53 +37,10 @@ from litee.score.fit_report import (
 from litee.score.report import write_report
 from litee.score.results import Result, new_result
 from litee.score.scorecard import Evaluation
-
-
-class StudySettings(Settings):
-    """A study's YAML file."""
-
-    name: str = Field(description="Name of the results file.")
-    kind: Literal["fit", "transfer", "in_source"] = Field(
-        description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
-        "fit each file by itself."
-    )
-    votes: tuple[str, ...] = Field(
-        min_length=1, description="Votes files, below the data folder or the study's own folder."
-    )
-    test: tuple[str, ...] = Field((), description="Votes files of a transfer's test.")
-    verdicts: str = Field("", description="LLM verdicts on the test pairs (MT-Bench layout).")
-    leave_out_annotators: tuple[str, ...] = Field(
-        (), description="Annotators whose votes are not learnt from."
-    )
-    settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
-    notes: str = Field("", description="What falls short and why; goes into the results.")
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
-        if (self.kind == "transfer") != bool(self.test):
-            raise ValueError("a transfer study names votes under test, the others do not")
-        if self.verdicts and self.kind != "transfer":
-            raise ValueError("verdicts are compared with in a transfer study only")
-        return self
-
+from litee.score.study_settings import Studied, StudySettings
 
 #: Settings that say where and how to compute, and that a run may change when it goes on.
 NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
-
-
-@dataclass(frozen=True, slots=True)
-class Studied:
-    """A finished study.
-
-    Attributes:
-        result: the results file's content.
-        evaluations: title → evaluation, in order.
-    """
-
-    result: Result
-    evaluations: Mapping[str, Evaluation]
 
 
 def run_study(
@@ -122,10 +76,30 @@ def run_study(
         return _transfer(
             study, settings, learnt, folder=folder, out=out, data=data, command=command
         )
+    if study.kind == "ablations":
+        return _ablations(study, settings, learnt, out=out, command=command)
     result, evaluation = fit_votes(*learnt, settings, out=out, command=command)
     extra = _members(evaluation)
     made = _as_result(study, evaluation, result, command=command, started=started, extra=extra)
     return Studied(made, {study.name: evaluation})
+
+
+def _ablations(
+    study: StudySettings,
+    settings: FitSettings,
+    learnt: tuple[VoteSet, tuple[VotedPair, ...], Folds],
+    *,
+    out: Path,
+    command: str,
+) -> Studied:
+    """A fit per arm on what was read, each in a folder of its own."""
+    vote_set, voted, folds = learnt
+    arms = arm_settings(study, settings)  # all are checked before the first fit
+    fits = {
+        arm: fit_votes(vote_set, voted, folds, chosen, out=out / arm, command=command)[0]
+        for arm, chosen in arms.items()
+    }
+    return compare_arms(study, fits, voted, folds, command=command)
 
 
 def _transfer(
@@ -206,7 +180,7 @@ def _in_source(
         if score.low is not None and score.high is not None:
             intervals[f"{source}.log_loss"] = (score.low, score.high)
         tables[source] = {"pairs": evaluation.pairs, "prompt_groups": evaluation.groups}
-        _add_up(receipt, result.receipt)
+        receipt.include(result.receipt)
     made = new_result(
         study.name,
         command,
@@ -222,15 +196,6 @@ def _in_source(
 def one_hot(verdicts: Sequence[Outcome]) -> npt.NDArray[np.float64]:
     """(n, 3) probabilities of verdicts that come without any."""
     return np.eye(3)[[v.class_index for v in verdicts]]
-
-
-def _add_up(total: Receipt, part: Receipt) -> None:
-    total.seconds = round(total.seconds + part.seconds, 3)
-    total.tokens += part.tokens
-    total.peak_rss_mb = max(total.peak_rss_mb, part.peak_rss_mb)
-    total.device, total.threads, total.seed = part.device, part.threads, part.seed
-    total.versions = part.versions
-    total.inputs |= part.inputs
 
 
 def find(name: str, folder: Path, data: Path) -> Path:

@@ -1,0 +1,132 @@
+"""Ablation studies: the same votes and folds, a fit for every arm, and what each changes.
+
+An arm is some settings that differ from the study's own. Its ensemble is compared with the base
+arm's pair by pair, on prompts or whole sources that neither had seen. Knows nothing of command
+lines and never sees a test source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from litee.config import FitSettings, load_settings
+from litee.errors import ConfigError
+from litee.predict.fit import FitResult
+from litee.records import Folds, Score, VotedPair
+from litee.rundir import Json, Receipt
+from litee.score.evaluation import evaluate
+from litee.score.fit_report import evaluate_fit
+from litee.score.results import new_result
+from litee.score.scorecard import Evaluation
+from litee.score.study_settings import BASE, Studied, StudySettings
+
+#: Settings that decide which pairs are learnt from and held out: the same in every arm.
+FIXED = ("fold_by", "folds", "seed")
+
+
+def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettings]:
+    """Arm → all of its settings, the base arm first.
+
+    Raises:
+        ConfigError: an arm changes nothing, changes the split, or names a setting or value that
+            does not exist.
+    """
+    found = {BASE: base}
+    for arm, changes in study.arms.items():
+        place = f"study {study.name}, arm {arm}"
+        split = [name for name in FIXED if name in changes]
+        if split:
+            raise ConfigError(
+                f"{split[0]} = {changes[split[0]]!r}: arms of one study hold the same pairs out",
+                place=place,
+                fix="set it under settings, for all arms",
+            )
+        try:
+            found[arm] = load_settings(FitSettings, None, study.settings | changes)
+        except ConfigError as error:
+            raise ConfigError(error.problem, place=place, fix=error.fix) from error
+        if found[arm] == base:
+            raise ConfigError("changes nothing", place=place, fix="remove the arm")
+    return found
+
+
+def compare_arms(
+    study: StudySettings,
+    fits: Mapping[str, FitResult],
+    voted: tuple[VotedPair, ...],
+    folds: Folds,
+    *,
+    command: str,
+) -> Studied:
+    """Arms beside the base arm, on the same held-out pairs.
+
+    Args:
+        study: what was asked.
+        fits: arm → its fit, the base arm among them.
+        voted: the pairs.
+        folds: the split of all arms.
+        command: the command that makes the results again.
+
+    Returns:
+        Metrics `<arm>.log_loss`, `<arm>.accuracy`, `<arm>.ece` and, but for the base,
+        `<arm>.log_loss_difference`: the arm minus the base in nats, below 0 when the arm is
+        better, with the interval of the paired bootstrap over prompt groups.
+    """
+    floors = evaluate_fit(fits[BASE], voted, folds)
+    held_out = {arm: fit.joined.held_out for arm, fit in fits.items()}
+    together = evaluate(held_out, voted, folds.groups, main=BASE, seed=floors.seed)
+    differences = {d.other: d.metrics["log_loss"] for d in together.differences}
+    scores: dict[str, Score] = {}
+    arms: dict[str, Json] = {}
+    receipt = Receipt()
+    for arm, fit in fits.items():
+        metrics = together.system(arm).metrics
+        scores |= {f"{arm}.{name}": metrics[name] for name in ("log_loss", "accuracy", "ece")}
+        if arm != BASE:  # the scorecard has main − other
+            scores[f"{arm}.log_loss_difference"] = _negative(differences[arm])
+        arms[arm] = {
+            "changes": {name: _plain(value) for name, value in study.arms.get(arm, {}).items()},
+            "log_loss_per_source": {
+                s.source: s.metrics[arm]["log_loss"].value for s in together.sources
+            },
+            "weights": dict(zip(fit.names, fit.joined.ensemble.weights, strict=True)),
+            "seconds": fit.receipt.seconds,
+        }
+        receipt.include(fit.receipt)
+    result = new_result(
+        study.name,
+        command,
+        receipt,
+        {name: s.value for name, s in scores.items() if s.value is not None} | _floor(floors),
+        intervals={
+            name: (s.low, s.high)
+            for name, s in scores.items()
+            if s.low is not None and s.high is not None
+        },
+        tables={"arms": arms, "pairs": together.pairs, "prompt_groups": together.groups},
+        notes=study.notes,
+    )
+    return Studied(result, {study.name: together})
+
+
+def _floor(evaluation: Evaluation) -> dict[str, float]:
+    losses = {s.name: s.metrics["log_loss"].value for s in evaluation.systems if s.role == "floor"}
+    return {
+        f"{name.replace(' ', '_')}_log_loss": loss
+        for name, loss in losses.items()
+        if loss is not None
+    }
+
+
+def _negative(score: Score) -> Score:
+    if score.value is None or score.low is None or score.high is None:
+        return score if score.value is None else Score(-score.value)
+    return Score(-score.value, -score.high, -score.low)
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return value if isinstance(value, (str, int, float, bool)) else str(value)

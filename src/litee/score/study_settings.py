@@ -1,0 +1,73 @@
+"""What a study's YAML file may say, and what a finished study is.
+
+Knows nothing of how a study runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from litee.config import Settings
+from litee.score.results import Result
+from litee.score.scorecard import Evaluation
+
+#: The arm of an ablation study that changes nothing.
+BASE = "base"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class StudySettings(Settings):
+    """A study's YAML file."""
+
+    name: str = Field(description="Name of the results file.")
+    kind: Literal["fit", "transfer", "in_source", "ablations"] = Field(
+        description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
+        "fit each file by itself; ablations: the same votes with some settings changed at a time."
+    )
+    votes: tuple[str, ...] = Field(
+        min_length=1, description="Votes files, below the data folder or the study's own folder."
+    )
+    test: tuple[str, ...] = Field((), description="Votes files of a transfer's test.")
+    verdicts: str = Field("", description="LLM verdicts on the test pairs (MT-Bench layout).")
+    leave_out_annotators: tuple[str, ...] = Field(
+        (), description="Annotators whose votes are not learnt from."
+    )
+    settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
+    arms: dict[str, dict[str, object]] = Field(
+        {}, description="Of an ablation study: name of an arm → settings it changes."
+    )
+    notes: str = Field("", description="What falls short and why; goes into the results.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
+        if (self.kind == "transfer") != bool(self.test):
+            raise ValueError("a transfer study names votes under test, the others do not")
+        if self.verdicts and self.kind != "transfer":
+            raise ValueError("verdicts are compared with in a transfer study only")
+        if (self.kind == "ablations") != bool(self.arms):
+            raise ValueError("an ablation study names arms, the others do not")
+        bad = [arm for arm in self.arms if not _NAME.fullmatch(arm) or arm == BASE]
+        if bad:
+            raise ValueError(f"arm {bad[0]!r}: use small letters, digits, _ and -, not {BASE!r}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """A finished study.
+
+    Attributes:
+        result: the results file's content.
+        evaluations: title → evaluation, in order.
+    """
+
+    result: Result
+    evaluations: Mapping[str, Evaluation]
