@@ -12,6 +12,7 @@ from commands import SETTINGS, Done, litee, vote_rows, write_rows, write_yaml
 from litee.score.results import is_stale, read_result
 
 ARMS = {"kind": "ablations"}
+CURVE = {"kind": "learning_curve"}
 
 
 @pytest.fixture
@@ -147,6 +148,24 @@ def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
     assert set(result.tables["arms"]["words"]["log_loss_per_source"]) == {"school"}
 
 
+def test_a_learning_curve_adds_prompts_and_keeps_the_held_out_ones(study, train, tmp_path):
+    done = study(kind="learning_curve", votes=[train], sizes=[9], held_out=0.3)
+    assert done.code == 0, done.err
+    result = result_of(tmp_path)
+    few, all_others = sorted(int(key) for key in result.tables if key.isdigit())
+    assert 9 <= few < all_others
+    held_out = result.tables["held_out"]["pairs"]
+    assert all_others + held_out == 30
+    prompts = [result.tables[str(k)]["prompt_groups"] for k in (few, all_others)]
+    assert prompts[0] < prompts[1]
+    for k in (few, all_others):
+        low, high = result.intervals[f"{k}.log_loss"]
+        assert low <= result.metrics[f"{k}.log_loss"] <= high
+        assert result.metrics[f"{k}.uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
+    assert (tmp_path / "out" / "learning_curve.png").stat().st_size > 1000
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {str(few), str(all_others)}
+
+
 def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):
     assert study(kind="in_source", votes=[train]).code == 0
     done = study(kind="in_source", votes=[train], settings={"seed": 9})
@@ -187,6 +206,10 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         ({"kind": "fit", "votes": ["none.jsonl"]}, 3, ("none.jsonl is neither in", "--data")),
         ({"kind": "transfer"}, 2, ("a transfer study names votes under test",)),
         ({"kind": "fit", "test": ["x"]}, 2, ("a transfer study names votes under test",)),
+        ({"kind": "learning_curve"}, 2, ("a learning curve names sizes",)),
+        (CURVE | {"sizes": [9, 3]}, 2, ("sizes [9, 3]", "ascending")),
+        (CURVE | {"sizes": [500]}, 3, ("a point of 500 pairs", "remove sizes of")),
+        (CURVE | {"sizes": [1]}, 3, ("a point of 1 pairs has 1 prompts",)),
         ({"kind": "ablations"}, 2, ("an ablation study names arms",)),
         ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("an ablation study names arms",)),
         (ARMS | {"arms": {"base": {"folds": 2}}}, 2, ("arm 'base'",)),

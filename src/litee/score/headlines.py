@@ -52,6 +52,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "ensemble5_predict_ratio": "predicting with five, times one",
     },
     "in_source": {"*.log_loss": "log loss"},
+    "learning_curve": {"*.log_loss": "pairs: log loss"},
     "mt_bench_transfer": {
         "log_loss": "log loss",
         "prior_log_loss": "constant prediction",

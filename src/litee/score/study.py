@@ -34,6 +34,7 @@ from litee.score.fit_report import (
     judge_report,
     report_path,
 )
+from litee.score.learning_curve import Point, curve_result, draw_curve, make_parts
 from litee.score.report import write_report
 from litee.score.results import Result, new_result
 from litee.score.scorecard import Evaluation
@@ -78,6 +79,8 @@ def run_study(
         )
     if study.kind == "ablations":
         return _ablations(study, settings, learnt, out=out, command=command)
+    if study.kind == "learning_curve":
+        return _learning_curve(study, settings, learnt[:2], out=out, command=command)
     result, evaluation = fit_votes(*learnt, settings, out=out, command=command)
     extra = _members(evaluation)
     made = _as_result(study, evaluation, result, command=command, started=started, extra=extra)
@@ -100,6 +103,34 @@ def _ablations(
         for arm, chosen in arms.items()
     }
     return compare_arms(study, fits, voted, folds, command=command)
+
+
+def _learning_curve(
+    study: StudySettings,
+    settings: FitSettings,
+    learnt: tuple[VoteSet, tuple[VotedPair, ...]],
+    *,
+    out: Path,
+    command: str,
+) -> Studied:
+    """A fit per point on a part of what was read; all are judged on the same held-out pairs."""
+    vote_set, voted = learnt
+    parts = make_parts(
+        voted, study.sizes, share=study.held_out, seed=settings.seed, folds=settings.folds
+    )
+    tested = [voted[i] for i in parts.held_out]
+    points = []
+    for numbers in parts.points:
+        some = tuple(voted[i] for i in numbers)
+        folder = out / str(len(some))
+        folds = split(some, settings)
+        result, _ = fit_votes(vote_set, some, folds, settings, out=folder, command=command)
+        found = evaluate_judge(
+            Judge.from_pretrained(folder), tested, parts.groups, seed=settings.seed, training=some
+        )
+        points.append(Point(len(some), len(set(folds.groups)), result, found))
+    draw_curve(points, out / "learning_curve.png")
+    return curve_result(study, points, command=command)
 
 
 def _transfer(

@@ -26,9 +26,10 @@ class StudySettings(Settings):
     """A study's YAML file."""
 
     name: str = Field(description="Name of the results file.")
-    kind: Literal["fit", "transfer", "in_source", "ablations"] = Field(
+    kind: Literal["fit", "transfer", "in_source", "ablations", "learning_curve"] = Field(
         description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
-        "fit each file by itself; ablations: the same votes with some settings changed at a time."
+        "fit each file by itself; ablations: the same votes with some settings changed at a time; "
+        "learning_curve: more and more of the votes, on the same held-out prompts."
     )
     votes: tuple[str, ...] = Field(
         min_length=1, description="Votes files, below the data folder or the study's own folder."
@@ -42,6 +43,14 @@ class StudySettings(Settings):
     arms: dict[str, dict[str, object]] = Field(
         {}, description="Of an ablation study: name of an arm → settings it changes."
     )
+    sizes: tuple[int, ...] = Field(
+        (),
+        description="Of a learning curve: training pairs of its points, ascending; one more "
+        "point takes them all.",
+    )
+    held_out: float = Field(
+        0.25, gt=0, lt=1, description="Share of the pairs that a learning curve is judged on."
+    )
     notes: str = Field("", description="What falls short and why; goes into the results.")
 
     @model_validator(mode="after")
@@ -54,6 +63,10 @@ class StudySettings(Settings):
             raise ValueError("verdicts are compared with in a transfer study only")
         if (self.kind == "ablations") != bool(self.arms):
             raise ValueError("an ablation study names arms, the others do not")
+        if (self.kind == "learning_curve") != bool(self.sizes):
+            raise ValueError("a learning curve names sizes, the others do not")
+        if sorted(set(self.sizes)) != list(self.sizes) or min(self.sizes, default=1) < 1:
+            raise ValueError(f"sizes {list(self.sizes)}: name ascending numbers from 1 up")
         bad = [arm for arm in self.arms if not _NAME.fullmatch(arm) or arm == BASE]
         if bad:
             raise ValueError(f"arm {bad[0]!r}: use small letters, digits, _ and -, not {BASE!r}")

@@ -1,0 +1,170 @@
+"""Learning curves: judges of more and more votes, on the same held-out prompts.
+
+Smaller sets of prompts are part of larger ones, so that two points differ by the votes between
+them. Knows nothing of command lines, and of files only the plot it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from litee.collect.folds import hold_out
+from litee.errors import InputError
+from litee.predict.fit import FitResult
+from litee.records import VotedPair
+from litee.rundir import Json, Receipt
+from litee.score.figures import line_plot
+from litee.score.fit_report import ENSEMBLE
+from litee.score.results import new_result
+from litee.score.scorecard import Evaluation
+from litee.score.study_settings import Studied, StudySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Who learns from what.
+
+    Attributes:
+        held_out: numbers of the pairs that every point is judged on.
+        groups: their prompt groups.
+        points: for each point of the curve, numbers of its training pairs; nested, ascending.
+    """
+
+    held_out: tuple[int, ...]
+    groups: tuple[int, ...]
+    points: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A finished point.
+
+    Attributes:
+        pairs: training pairs.
+        prompts: training prompt groups.
+        result: its fit.
+        evaluation: of its judge on the held-out pairs.
+    """
+
+    pairs: int
+    prompts: int
+    result: FitResult
+    evaluation: Evaluation
+
+
+def make_parts(
+    voted: Sequence[VotedPair], sizes: Sequence[int], *, share: float, seed: int, folds: int
+) -> Parts:
+    """Hold prompts out and deal the others to the points of the curve.
+
+    Prompt groups are drawn in an order that depends on the seed alone, and a point takes groups
+    until it has at least its number of pairs. The last point takes all.
+
+    Args:
+        voted: the pairs.
+        sizes: wanted numbers of training pairs, ascending.
+        share: of the pairs that are held out.
+        seed: of both.
+        folds: prompt groups that every point needs.
+
+    Raises:
+        InputError: a size is beyond the votes there are, or a point has too few prompts.
+    """
+    found = hold_out(voted, share=share, seed=seed)
+    side, group = np.asarray(found.folds), np.asarray(found.groups)
+    train = np.flatnonzero(side == 0)
+    if sizes and sizes[-1] >= len(train):
+        raise InputError(
+            f"a point of {sizes[-1]:,} pairs was asked for, but {len(train):,} are left to learn "
+            "from: the last point takes them all",
+            fix=f"remove sizes of {len(train):,} and more",
+        )
+    order = np.random.default_rng([seed, len(train)]).permutation(np.unique(group[train]))
+    members = [train[group[train] == one] for one in order]
+    counts = np.cumsum([len(one) for one in members])
+    points = []
+    for size in (*sizes, len(train)):
+        taken = int(np.searchsorted(counts, size)) + 1
+        if taken < folds:
+            raise InputError(
+                f"a point of {size:,} pairs has {taken} prompts, and a fit needs {folds}",
+                fix="ask for larger sizes, or for fewer folds in settings",
+            )
+        points.append(tuple(sorted(int(i) for one in members[:taken] for i in one)))
+    held = np.flatnonzero(side == 1)
+    return Parts(
+        tuple(int(i) for i in held),
+        tuple(int(group[i]) for i in held),
+        tuple(dict.fromkeys(points)),
+    )
+
+
+def curve_result(study: StudySettings, points: Sequence[Point], *, command: str) -> Studied:
+    """The points beside each other.
+
+    Returns:
+        Metrics `<pairs>.log_loss`, `.accuracy` and `.ece` of the ensemble, `.<member>_log_loss` of
+        its members and of the floors.
+    """
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    tables: dict[str, Json] = {}
+    receipt = Receipt()
+    for point in points:
+        for system in point.evaluation.systems:
+            main = system.name == ENSEMBLE
+            for metric in ("log_loss", "accuracy", "ece") if main else ("log_loss",):
+                score = system.metrics[metric]
+                name = metric if main else f"{system.name.replace(' ', '_')}_{metric}"
+                if score.value is None:
+                    continue
+                metrics[f"{point.pairs}.{name}"] = score.value
+                if score.low is not None and score.high is not None:
+                    intervals[f"{point.pairs}.{name}"] = (score.low, score.high)
+        tables[str(point.pairs)] = {
+            "prompt_groups": point.prompts,
+            "weights": dict(
+                zip(point.result.names, point.result.joined.ensemble.weights, strict=True)
+            ),
+            "seconds": point.result.receipt.seconds,
+        }
+        receipt.include(point.result.receipt)
+    last = points[-1].evaluation
+    tables["held_out"] = {"pairs": last.pairs, "prompt_groups": last.groups}
+    result = new_result(
+        study.name, command, receipt, metrics, intervals=intervals, tables=tables, notes=study.notes
+    )
+    return Studied(result, {f"{study.name}, {points[-1].pairs:,} pairs": last})
+
+
+def draw_curve(points: Sequence[Point], path: Path) -> None:
+    """The log loss of the ensemble, its best member and the best floor over training pairs."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for point in points:
+        for label, loss in _losses(point).items():
+            curves.setdefault(label, []).append((point.pairs, loss))
+    alt = "Log loss on the same held-out prompts over the number of training pairs: " + "; ".join(
+        f"{label} " + ", ".join(f"{loss:.3f} at {pairs:,}" for pairs, loss in line)
+        for label, line in curves.items()
+    )
+    line_plot("learning-curve", curves, x="training pairs", y="log loss", alt=alt).png(path)
+
+
+def _losses(point: Point) -> Mapping[str, float]:
+    scores = {s.name: s.metrics["log_loss"].value for s in point.evaluation.systems}
+    floors = [s.name for s in point.evaluation.systems if s.role == "floor"]
+    members = [name for name in point.result.names if name not in floors]
+    found: dict[str, float] = {}
+    for label, names in (
+        ("ensemble", [ENSEMBLE]),
+        ("best single member", members),
+        ("best floor", floors),
+    ):
+        losses = [loss for name in names if (loss := scores.get(name)) is not None]
+        if losses:
+            found[label] = min(losses)
+    return found
