@@ -27,11 +27,12 @@ NOTES = (
     "smaller of the ratio of wall seconds and the ratio of processor seconds, and then the median "
     "over seeds; both ratios are among the metrics. Of three seeds of pairjudge the last had the "
     "machine to itself. litee's members are statistics and the probe (members: [statistics, "
-    "probe]), its cache was empty; seconds are of the whole command. With five LoRA branches a fit takes 3.7 GB "
-    "instead. The log loss that had to be reached is that of pairjudge's last epoch, or of its "
-    "swap-averaged prediction when that is lower. Memory of peers other than pairjudge is that of "
-    "short runs of the same batches. The roofline's fraction is the fastest of seven rounds over "
-    "the fastest of seventy matrix products, in turns; the median is among the metrics."
+    "probe]), its cache was empty; seconds are of the whole command. With five LoRA branches a fit "
+    "takes 3.7 GB instead. The log loss that had to be reached is that of pairjudge's last epoch, "
+    "or of its swap-averaged prediction when that is lower. Memory of peers other than pairjudge "
+    "is that of short runs of the same batches. The roofline's fraction is the fastest of seven "
+    "rounds over the fastest of seventy matrix products, in turns; the median is among the "
+    "metrics."
 )
 
 
