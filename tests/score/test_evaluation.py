@@ -118,6 +118,11 @@ def test_underconfident_judge_is_called_out(sample):
     found = evaluate(shy, voted, groups, main="judge", seed=0, resamples=50)
     assert found.system("judge").consistency.startswith("miscalibrated or impossible")
     assert found.cautions[0].startswith("judge: miscalibrated")
+    without = shy | {"without words": shy["judge"]}
+    found = evaluate(
+        without, voted, groups, main="judge", seed=0, resamples=50, ablations=["without words"]
+    )
+    assert not any(c.startswith("without words") for c in found.cautions)
 
 
 def test_few_prompts_and_no_repeats_are_called_out():

@@ -197,6 +197,13 @@ def test_the_database_refuses_to_change_votes(campaign, act, tmp_path):
     database.close()
 
 
+def test_a_database_without_votes_says_how_to_get_some(campaign, tmp_path):
+    campaign().person("Ana")
+    with pytest.raises(InputError, match="nobody has voted yet") as refused:
+        load_votes([str(tmp_path / "votes.db")])
+    assert "litee vote --db" in refused.value.fix
+
+
 def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, act, monkeypatch):
     c = campaign()
     ana = c.person("Ana")

@@ -94,6 +94,9 @@ def open_table(path: Path) -> Table:
         read.append(row)
         if row.cells:
             return Table(tuple(row.cells), chain(read, rows))
+    if kind == "database":
+        fix = f"run `litee vote --db {path}` and vote on its page"
+        raise InputError("nobody has voted yet", place=str(path), fix=fix)
     raise InputError("the file holds no rows", place=str(path), fix="check the file")
 
 

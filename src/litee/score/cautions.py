@@ -37,7 +37,7 @@ def _inconsistent(evaluation: Evaluation) -> list[str]:
     return [
         f"{system.name}: {system.consistency}."
         for system in evaluation.systems
-        if system.consistency.startswith("miscalibrated")
+        if system.role != "ablation" and system.consistency.startswith("miscalibrated")
     ]
 
 
