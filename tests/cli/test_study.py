@@ -142,6 +142,7 @@ def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
         assert found == pytest.approx(losses[arm] - losses["base"])
         low, high = result.intervals[f"{arm}.log_loss_difference"]
         assert low <= found <= high
+        assert result.metrics[f"{arm}.source_log_loss"] == pytest.approx(losses[arm])  # one source
     assert "base.log_loss_difference" not in result.metrics
     assert result.metrics["uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
     assert result.tables["arms"]["ridge"]["changes"] == {"ridge": [4000.0]}

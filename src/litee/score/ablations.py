@@ -68,9 +68,11 @@ def compare_arms(
         command: the command that makes the results again.
 
     Returns:
-        Metrics `<arm>.log_loss`, `<arm>.accuracy`, `<arm>.ece` and, but for the base,
-        `<arm>.log_loss_difference`: the arm minus the base in nats, below 0 when the arm is
-        better, with the interval of the paired bootstrap over prompt groups.
+        Metrics `<arm>.log_loss`, `<arm>.accuracy`, `<arm>.ece`; `<arm>.source_log_loss`, the mean
+        of the sources' log losses, in which a source with many pairs on few prompts does not
+        outweigh the others; and, but for the base, `<arm>.log_loss_difference`: the arm minus the
+        base in nats, below 0 when the arm is better, with the interval of the paired bootstrap
+        over prompt groups.
     """
     floors = evaluate_fit(fits[BASE], voted, folds)
     held_out = {arm: fit.joined.held_out for arm, fit in fits.items()}
@@ -84,11 +86,12 @@ def compare_arms(
         scores |= {f"{arm}.{name}": metrics[name] for name in ("log_loss", "accuracy", "ece")}
         if arm != BASE:  # the scorecard has main − other
             scores[f"{arm}.log_loss_difference"] = _negative(differences[arm])
+        losses = {s.source: s.metrics[arm]["log_loss"].value for s in together.sources}
+        known = [loss for loss in losses.values() if loss is not None]
+        scores[f"{arm}.source_log_loss"] = Score(sum(known) / len(known))
         arms[arm] = {
             "changes": {name: _plain(value) for name, value in study.arms.get(arm, {}).items()},
-            "log_loss_per_source": {
-                s.source: s.metrics[arm]["log_loss"].value for s in together.sources
-            },
+            "log_loss_per_source": {str(source): loss for source, loss in losses.items()},
             "weights": dict(zip(fit.names, fit.joined.ensemble.weights, strict=True)),
             "seconds": fit.receipt.seconds,
         }

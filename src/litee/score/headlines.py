@@ -31,7 +31,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "length.pairwise_accuracy": "length",
         "people.pairwise_accuracy": "two people",
     },
-    "ablations": {"base.log_loss": "log loss", "*.log_loss_difference": "change"},
+    "ablations": {
+        "base.source_log_loss": "log loss, mean of the sources: all members",
+        "only-smollm2.source_log_loss": "SmolLM2 alone",
+        "only-gemma.source_log_loss": "Gemma 3 alone",
+        "only-statistics.source_log_loss": "text statistics alone",
+        "weight-pair.source_log_loss": "pairs instead of prompts weighted equally",
+    },
     "agreement_travel": {
         "bertscore_f1.spearman_item": "Spearman with GPT-4's yes-rates: BERTScore F1",
         "similarity.spearman_item": "similarity",
