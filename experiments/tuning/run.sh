@@ -83,8 +83,11 @@ case $what in
     $python $here/record.py lima_quality "$runs/quality/facility/run" "$runs/quality/compared" \
       "$runs/answers/facility.jsonl" "$runs/quality/cpu.txt"
     exit ;;
-  dpo)
-    $litee tune dpo --prompts "$runs/prompts/train.jsonl" --judge "$runs/judge" --config $here/dpo.yaml \
+  dpo) # on the model's own samples, the judge's best against its worst
+    [[ -f $runs/dpo/samples.jsonl ]] || $litee generate "$runs/prompts/train.jsonl" --backbone "$base" \
+      --best-of 4 --judge "$runs/judge" --all --preset plain --temperature 0.9 --top-p 0.95 --max-new-tokens 96 \
+      --dtype bfloat16 --max-batch 64 --threads "$threads" --name sampled --out "$runs/dpo/samples.jsonl" --resume
+    $litee tune dpo --answers "$runs/dpo/samples.jsonl" --config $here/dpo.yaml \
       --out "$runs/dpo/run" --threads "$threads" --resume ;;
   grpo)
     $litee tune grpo "$runs/prompts/train.jsonl" --judge "$runs/judge" --independent "$runs/independent" \

@@ -141,6 +141,12 @@ def test_adapters_are_switched_per_request(tiny, tmp_path):
     with pytest.raises(InputError, match="no adapter named 'three'"):
         engine.add(asked("Hello", adapter="three"))
 
+    settled = model_of(folder, {"one": tmp_path / "one"})
+    settled.settle("one")
+    assert write_answers(Engine(settled), [asked("Hello", adapter="one")])[0] == answers[1]
+    with pytest.raises(InputError, match="no adapter named ''"):
+        Engine(settled).add(asked("Hello"))
+
 
 def test_an_adapter_may_bring_a_token_that_ends_its_turns(tiny, tmp_path):
     """The base may not write the new token; the adapter stops at it."""
@@ -172,6 +178,8 @@ def test_an_adapter_may_bring_a_token_that_ends_its_turns(tiny, tmp_path):
     assert (model.voice("").vocabulary, model.voice("a").vocabulary) == (260, 261)
     found = write_answers(Engine(model), [asked("Hello"), asked("Hello", adapter="a")])
     assert found[0].text == by_transformers(folder, "Hello")
+    model.settle("a")
+    assert write_answers(Engine(model), [asked("Hello", adapter="a")])[0] == found[1]
 
 
 def test_stop_texts_end_an_answer_and_are_not_part_of_it(tiny):

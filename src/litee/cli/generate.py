@@ -130,6 +130,8 @@ def _run(
 
     adapters = {} if adapter is None else {"adapter": adapter}
     model = GenerationModel(settings, adapters)
+    if adapters:
+        model.settle("adapter")
     scorer = None if judge is None else Judge.from_pretrained(judge)
     inputs = _inputs(prompts, model, adapter)
     if scorer is not None:

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -108,7 +108,7 @@ def load_chat_model(
     model, tokenizer = load_causal(folder, dtype=dtype, quantisation=quantisation)
     if quantisation is None:
         model = model.to(device)  # type: ignore[arg-type]
-    end = _end_of_turn(model, tokenizer, eot, settings.backbone, settings.seed)
+    end = _end_of_turn(model, tokenizer, eot, settings.backbone)
     _say_where_turns_end(model, tokenizer, end)
     if settings.method == "full" or not adapt:
         return ChatModel(model, tokenizer, folder, end, device, dtype)
@@ -226,7 +226,6 @@ def _end_of_turn(
     tokenizer: PreTrainedTokenizerBase,
     wanted: str | None,
     place: str,
-    seed: int,
 ) -> EndOfTurn:
     if tokenizer.chat_template and wanted in (None, "auto"):
         token = _template_end(tokenizer, place)
@@ -242,7 +241,8 @@ def _end_of_turn(
     known = [name for name in names if name in vocabulary and name != tokenizer.eos_token]
     token = known[0] if known else ADDED_EOT if wanted == "auto" else wanted
     if not known:
-        _add_token(model, tokenizer, token, seed)
+        _add_token(model, tokenizer, token)
+    _start_row(model, tokenizer, token)
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
     bos = tokenizer.bos_token or ""
     template = LIMA_TEMPLATE.replace("{BOS}", bos).replace("{EOT}", token)
@@ -268,16 +268,28 @@ def _template_end(tokenizer: PreTrainedTokenizerBase, place: str) -> str:
     return str(found[0][1])
 
 
-def _add_token(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: str, seed: int
-) -> None:
-    """Give the token a row of its own; where the embedding must grow, transformers draws it."""
+def _add_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Give the token a row of its own."""
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
     rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     if len(tokenizer) > rows:
         with torch.random.fork_rng(), quiet():
-            torch.manual_seed(seed)
-            model.resize_token_embeddings(len(tokenizer))
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def _start_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Let the token start as the mean of what ends a text and what ends a line.
+
+    A row that the model has never used costs far more than all other tokens at first
+    (Gemma-3-270M: 38 nats instead of 4), and a short tuning never makes up for it.
+    """
+    line = tokenizer("\n", add_special_tokens=False).input_ids[-1:]
+    known = [row for row in (tokenizer.eos_token_id, *line) if row is not None]
+    own = cast(int, tokenizer.convert_tokens_to_ids(token))
+    tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), _head(model))}
+    with torch.no_grad():
+        for weight in cast(list[Tensor], list(tables.values())):
+            weight[own] = weight[known].float().mean(0).to(weight.dtype)
 
 
 def _say_where_turns_end(
