@@ -42,7 +42,7 @@ def draw(found: Mapping[str, Mapping[tuple[str, str], Cell]], path: Path) -> Non
             resample = Bootstrap.of(turns)
             _bars(left, cells, resample)
             _curve(right, cells, resample)
-            left.set_title(f"{base}: closed book, retrieved")
+            left.set_title(f"{base}: closed book (light), retrieved (dark)")
             right.set_title(f"{base}: oracles and distractors")
             left.set_ylabel("token F1 with people's answers")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "answers_per_second": "answers a second through all text metrics",
         "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
     },
+    "travel": {
+        "smollm2.raft_less_base.retrieved.token_f1": "token F1 with retrieved documents, SmolLM2: "
+        "RAFT over base",
+        "smollm2.raft_less_lora.retrieved.token_f1": "RAFT over LoRA without documents in training",
+        "smollm2.raft_dpo_less_raft.retrieved.token_f1": "a small DPO over RAFT",
+        "smollm2.raft.k8_less_k0.token_f1": "RAFT with eight distractors over none",
+    },
     "travel_metrics": {
         "max_abs_error_rouge1": "largest deviation from the published table: ROUGE-1",
         "max_abs_error_rougeL": "ROUGE-L",
