@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from litee.encode.dialogues import DialogueEncoder
@@ -138,9 +138,8 @@ class GenerationModel:
         if self._peft is None or self._model.dtype != torch.float32:
             return
         with known_warnings():
-            self._model = cast(
-                PreTrainedModel, self._peft.merge_and_unload(adapter_names=[name])
-            ).eval()
+            merged = cast(nn.Module, self._peft.merge_and_unload(adapter_names=[name]))
+        self._model = cast(PreTrainedModel, merged.eval())
         self._peft = None
         self.voices = {name: self.voices[name]}
         self._speaker = name
