@@ -24,8 +24,8 @@ NOTES = (
     "Both judges are probes on halves of the same four sources, divided by prompt: they share no "
     "votes and no backbone, but they do share raters. cpu_seconds count all sessions of the "
     "experiment, answering and judging included; seconds are the tuning's wall time on a machine "
-    "that ran other jobs too. seconds_per_point: the tuning's seconds per point of win rate above "
-    "50."
+    "that ran other jobs too. seconds_per_point: seconds of tuning, and of sampling where there is "
+    "any, per point of win rate above 50."
 )
 
 
@@ -40,7 +40,11 @@ def main(arguments: list[str]) -> int:
     receipt = Receipt(**_read(run / "receipt.json"))
     metrics, intervals = judged(comparison)
     metrics |= {"seconds": receipt.seconds, "stop_rate": stop_rate(answers)}
-    metrics |= cost(cpu, receipt.seconds, metrics["win_rate"])
+    sampling = run.parent / "samples.receipt.json"
+    if sampling.is_file():
+        metrics["sampling_seconds"] = _read(sampling)["receipt"]["seconds"]
+    seconds = receipt.seconds + metrics.get("sampling_seconds", 0.0)
+    metrics |= cost(cpu, seconds, metrics["win_rate"])
     tuning = _read(run / "tuning.json")
     tables: dict[str, Json] = {
         "comparison": comparison,
@@ -58,10 +62,11 @@ def main(arguments: list[str]) -> int:
 
 def cost(cpu: Path, seconds: float, win_rate: float) -> dict[str, float]:
     """Processor seconds of all sessions that ended, and what a point of win rate cost in tuning."""
-    found = {}
+    found: dict[str, float] = {}
     if cpu.is_file():
         spent = re.findall(r"(\d+)m([\d.]+)s", cpu.read_text(encoding="utf-8"))
-        found["cpu_seconds"] = round(sum(60 * int(m) + float(s) for m, s in spent), 1)
+        total = sum(60 * int(m) + float(s) for m, s in spent)
+        found |= {"cpu_seconds": round(total, 1)} if total else {}
     points = 100 * (win_rate - 0.5)
     if points > 0:
         found["seconds_per_point"] = round(seconds / points, 1)

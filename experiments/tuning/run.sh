@@ -24,7 +24,7 @@ if [[ $what == all ]]; then
   exit
 fi
 mkdir -p "$runs/$what"
-trap 'times | tail -n 1 >> "$runs/$what/cpu.txt"' EXIT # processor time of this session
+trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what/cpu.txt"' EXIT # of this session
 
 [[ -d $runs/votes ]] || $litee data split "$data"/votes/{pandalm,guanaco_vicuna80,llmfao,lfqa_experts}.jsonl.gz \
   --test 0.5 --out "$runs/votes"

@@ -51,6 +51,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "seconds": "seconds",
     },
+    "dpo": {
+        "win_rate": "win rate over the untuned model, asked of an independent judge",
+        "win_rate_length_controlled": "at equal length",
+        "reward.win_rate": "asked of the judge that rewarded",
+        "seconds": "seconds of tuning",
+        "sampling_seconds": "of sampling",
+    },
     "engine_cpu": {
         "train_speedup_pairjudge": "training, times faster than pairjudge",
         "predict_speedup_pairjudge": "prediction, times faster",
@@ -58,6 +65,12 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "ensemble5_predict_ratio": "predicting with five, times one",
     },
     "in_source": {"*.log_loss": "log loss"},
+    "lima_sft": {
+        "win_rate": "win rate over the base model, asked of an independent judge",
+        "win_rate_length_controlled": "at equal length",
+        "stop_rate": "answers that end by themselves",
+        "seconds": "seconds of tuning",
+    },
     "learning_curve": {"*.log_loss": "pairs: log loss"},
     "mt_bench_transfer": {
         "log_loss": "log loss",
