@@ -311,7 +311,7 @@ def line_plot(
     return Plot(name, figure, alt)
 
 
-def _shortened(name: str, length: int = 24) -> str:
+def _shortened(name: str, length: int = 26) -> str:
     """A name for an axis; `$` would start mathematics."""
     name = name.replace("$", r"\$")
     return name if len(name) <= length else name[: length - 1] + "…"
