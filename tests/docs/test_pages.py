@@ -277,9 +277,11 @@ def test_experiments_load():
     from litee.score.study_settings import StudySettings
 
     files = sorted(ROOT.glob("experiments/**/*.y*ml"))
-    settings = {"travel", "tuning"}  # settings of commands, not studies
+    settings = {"paper", "travel", "tuning"}  # settings of commands, not studies
     files = [file for file in files if file.parent.name not in settings]
     assert len(files) > 0
+    for file in ROOT.glob("experiments/paper/*.yaml"):
+        assert load_settings(FitSettings, file).dtype == "nf4"
     for file in files:
         study = load_settings(StudySettings, file)
         assert load_settings(FitSettings, None, study.settings).folds >= 2

@@ -45,6 +45,12 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "length.spearman_item": "length",
         "faithfulness_ragas.spearman_item": "Ragas faithfulness",
     },
+    "best_of_n": {
+        "win_rate": "best of 8 against one sample, asked of an independent judge",
+        "win_rate_length_controlled": "at equal length",
+        "judge.reward_8": "deviations gained in the eyes of the judge that chose",
+        "independent.reward_8": "in those of the independent one",
+    },
     "demo": {
         "log_loss": "log loss",
         "floor_log_loss": "best floor",
