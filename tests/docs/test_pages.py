@@ -211,7 +211,7 @@ def _command_lines() -> list[tuple[str, str]]:
     """Every `litee …` line of a block without language, without prompt, comment and remark."""
     found = []
     for page, text in _blocks(""):
-        for line in text.replace("\\\n", " ").splitlines():
+        for line in re.sub(r" *\\\n *", " ", text).splitlines():
             line = line.removeprefix("$ ")
             if line.startswith("litee ") and not page.endswith("cli.md"):
                 line = re.sub(r" {2,}(?!-).*", "", line)
