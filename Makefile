@@ -14,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 	touch $@
 
 demo: .venv/installed  ## votes → judge → report, on the example votes with SmolLM2-135M
-	$(BIN)/litee study experiments/demo.yaml --out demo --restart
+	$(BIN)/litee study experiments/demo.yaml --out demo --results demo/results --restart
 
 test: .venv/installed  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src
