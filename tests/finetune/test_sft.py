@@ -189,6 +189,9 @@ def test_a_base_model_gets_an_end_of_turn_token_whose_row_is_trained(tiny, tmp_p
     untrained = load_chat_model(settings(folder), eot="auto")
     used = untrained.plain.get_input_embeddings().weight[tokenizer.eos_token_id]
     torch.testing.assert_close(used, start)
+    named = load_chat_model(settings(folder), eot="<|im_end|>").plain.get_input_embeddings()
+    before = base.get_input_embeddings().weight[tokenizer.eos_token_id]
+    torch.testing.assert_close(named.weight[tokenizer.eos_token_id], before)
     merged = PeftModel.from_pretrained(base, str(tuned.weights)).merge_and_unload()
     after = merged.get_input_embeddings().weight[tokenizer.eos_token_id]
     # rounded to bfloat16 the start alone differs by less

@@ -242,7 +242,8 @@ def _end_of_turn(
     token = known[0] if known else ADDED_EOT if wanted == "auto" else wanted
     if not known:
         _add_token(model, tokenizer, token)
-    _start_row(model, tokenizer, token)
+    if not known or wanted == "auto":  # a token that was asked for by name keeps what it means
+        _start_row(model, tokenizer, token)
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
     bos = tokenizer.bos_token or ""
     template = LIMA_TEMPLATE.replace("{BOS}", bos).replace("{EOT}", token)
@@ -285,6 +286,8 @@ def _start_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token
     """
     line = tokenizer("\n", add_special_tokens=False).input_ids[-1:]
     known = [row for row in (tokenizer.eos_token_id, *line) if row is not None]
+    if not known:
+        return
     own = cast(int, tokenizer.convert_tokens_to_ids(token))
     tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), _head(model))}
     with torch.no_grad():

@@ -15,7 +15,6 @@ from litee.predict.fit import FitResult
 from litee.records import Folds, Score, VotedPair
 from litee.rundir import Json, Receipt
 from litee.score.evaluation import evaluate
-from litee.score.fit_report import evaluate_fit
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_settings import BASE, Studied, StudySettings
@@ -53,6 +52,7 @@ def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettin
 def compare_arms(
     study: StudySettings,
     fits: Mapping[str, FitResult],
+    base: Evaluation,
     voted: tuple[VotedPair, ...],
     folds: Folds,
     *,
@@ -63,6 +63,7 @@ def compare_arms(
     Args:
         study: what was asked.
         fits: arm → its fit, the base arm among them.
+        base: the base arm's evaluation, with the floors.
         voted: the pairs.
         folds: the split of all arms.
         command: the command that makes the results again.
@@ -74,9 +75,8 @@ def compare_arms(
         base in nats, below 0 when the arm is better, with the interval of the paired bootstrap
         over prompt groups.
     """
-    floors = evaluate_fit(fits[BASE], voted, folds)
     held_out = {arm: fit.joined.held_out for arm, fit in fits.items()}
-    together = evaluate(held_out, voted, folds.groups, main=BASE, seed=floors.seed)
+    together = evaluate(held_out, voted, folds.groups, main=BASE, seed=base.seed)
     differences = {d.other: d.metrics["log_loss"] for d in together.differences}
     scores: dict[str, Score] = {}
     arms: dict[str, Json] = {}
@@ -100,7 +100,7 @@ def compare_arms(
         study.name,
         command,
         receipt,
-        {name: s.value for name, s in scores.items() if s.value is not None} | _floor(floors),
+        {name: s.value for name, s in scores.items() if s.value is not None} | _floor(base),
         intervals={
             name: (s.low, s.high)
             for name, s in scores.items()

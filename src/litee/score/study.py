@@ -38,7 +38,7 @@ from litee.score.learning_curve import Point, curve_result, draw_curve, make_par
 from litee.score.report import write_report
 from litee.score.results import Result, new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_settings import Studied, StudySettings
+from litee.score.study_settings import BASE, Studied, StudySettings
 
 #: Settings that say where and how to compute, and that a run may change when it goes on.
 NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
@@ -98,11 +98,12 @@ def _ablations(
     """A fit per arm on what was read, each in a folder of its own."""
     vote_set, voted, folds = learnt
     arms = arm_settings(study, settings)  # all are checked before the first fit
-    fits = {
-        arm: fit_votes(vote_set, voted, folds, chosen, out=out / arm, command=command)[0]
+    done = {
+        arm: fit_votes(vote_set, voted, folds, chosen, out=out / arm, command=command)
         for arm, chosen in arms.items()
     }
-    return compare_arms(study, fits, voted, folds, command=command)
+    fits = {arm: result for arm, (result, _) in done.items()}
+    return compare_arms(study, fits, done[BASE][1], voted, folds, command=command)
 
 
 def _learning_curve(
