@@ -30,17 +30,22 @@ def _help(name: str) -> str:
     return f"{CurateSettings.model_fields[name].description} (default: {shown})"
 
 
+AgainstOption = Annotated[
+    list[Path] | None, typer.Option(help="Evaluation prompts that must not leak.")
+]
+ScoresOption = Annotated[list[Path] | None, typer.Option(help="Table with id and quality columns.")]
+SalvageOption = Annotated[
+    bool, typer.Option("--salvage", help="Keep what precedes the damage of a broken file.")
+]
+
+
 def curate(
     demos: Annotated[list[Path], typer.Argument(help="Files of demonstrations.")],
     *,
     out: Annotated[Path, typer.Option(help="JSON lines to write.")],
     n: Annotated[int | None, typer.Option("--n", "-n", help=_help("n"))] = None,
-    against: Annotated[
-        list[Path] | None, typer.Option(help="Evaluation prompts that must not leak.")
-    ] = None,
-    scores: Annotated[
-        list[Path] | None, typer.Option(help="Table with id and quality columns.")
-    ] = None,
+    against: AgainstOption = None,
+    scores: ScoresOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     format: Annotated[str, typer.Option(help="Format of the files; see docs/curate.md.")] = "auto",
     strategy: Annotated[str | None, typer.Option(help=_help("strategy"))] = None,
@@ -56,9 +61,7 @@ def curate(
     max_per_source: Annotated[int | None, typer.Option(help=_help("max_per_source"))] = None,
     max_per_topic: Annotated[int | None, typer.Option(help=_help("max_per_topic"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Keep what precedes the damage of a broken file.")
-    ] = False,
+    salvage: SalvageOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Choose few good demonstrations: no repeats, no leaks, good, and unlike each other.

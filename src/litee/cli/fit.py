@@ -38,6 +38,15 @@ def _depth(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdigit() else text
 
 
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(help="Wall time, such as 90s, 20m or 2h; the fit is cut to it and stops."),
+]
+MaxMemoryOption = Annotated[
+    str | None, typer.Option(help="Resident memory, such as 8GB; the fit is cut to it.")
+]
+
+
 def fit(
     votes: Annotated[list[str], typer.Argument(help="Votes files, or hf://owner/name.")],
     *,
@@ -67,13 +76,8 @@ def fit(
     cache_size: Annotated[str | None, typer.Option(help=_help("cache_size"))] = None,
     threads: Annotated[int | None, typer.Option(help=_help("threads"))] = None,
     seed: Annotated[int | None, typer.Option(help=_help("seed"))] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Wall time, such as 90s, 20m or 2h; the fit is cut to it and stops."),
-    ] = None,
-    max_memory: Annotated[
-        str | None, typer.Option(help="Resident memory, such as 8GB; the fit is cut to it.")
-    ] = None,
+    budget: BudgetOption = None,
+    max_memory: MaxMemoryOption = None,
 ) -> None:
     """Fit a judge on votes: probe, LoRA branches, ensemble, calibration, report.
 

@@ -26,13 +26,20 @@ def setting_help(name: str) -> str:
     return f"{field.description} (default: {shown if shown != '' else 'none'})"
 
 
+BackboneOption = Annotated[
+    str | None, typer.Option("--backbone", "--model", help=setting_help("backbone"))
+]
+RepetitionPenaltyOption = Annotated[
+    float | None, typer.Option(help=setting_help("repetition_penalty"))
+]
+MaxBatchTokensOption = Annotated[int | None, typer.Option(help=setting_help("max_batch_tokens"))]
+
+
 def generate(
     prompts: Annotated[Path, typer.Argument(help="Prompts: .txt, a table, or a votes file.")],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output, JSON lines.")],
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", "--model", help=setting_help("backbone"))
-    ] = None,
+    backbone: BackboneOption = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter.")] = None,
     judge: Annotated[str | None, typer.Option(help="Judge that gives rewards.")] = None,
     best_of: Annotated[int | None, typer.Option(help=setting_help("best_of"))] = None,
@@ -44,14 +51,10 @@ def generate(
     preset: Annotated[str | None, typer.Option(help=setting_help("preset"))] = None,
     temperature: Annotated[float | None, typer.Option(help=setting_help("temperature"))] = None,
     top_p: Annotated[float | None, typer.Option(help=setting_help("top_p"))] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help=setting_help("repetition_penalty"))
-    ] = None,
+    repetition_penalty: RepetitionPenaltyOption = None,
     max_new_tokens: Annotated[int | None, typer.Option(help=setting_help("max_new_tokens"))] = None,
     max_batch: Annotated[int | None, typer.Option(help=setting_help("max_batch"))] = None,
-    max_batch_tokens: Annotated[
-        int | None, typer.Option(help=setting_help("max_batch_tokens"))
-    ] = None,
+    max_batch_tokens: MaxBatchTokensOption = None,
     template: Annotated[str | None, typer.Option(help=setting_help("template"))] = None,
     dtype: Annotated[str | None, typer.Option(help=setting_help("dtype"))] = None,
     device: Annotated[str | None, typer.Option(help=setting_help("device"))] = None,

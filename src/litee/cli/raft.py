@@ -37,21 +37,26 @@ def _help(name: str) -> str:
     return f"{field.description} (default: {field.default})"
 
 
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(help="Turns that people answered (DSTC9, DSTC11).", rich_help_panel=_WRITER),
+]
+LogsOption = Annotated[
+    Path | None, typer.Option(help="Dialogues of the labels.", rich_help_panel=_WRITER)
+]
+BaseUrlOption = Annotated[
+    str, typer.Option(help="OpenAI-compatible endpoint.", rich_help_panel=_WRITER)
+]
+
+
 @app.command()
 def build(
     documents: Annotated[list[Path], typer.Argument(help="Files or folders of documents.")],
     *,
     out: Annotated[Path, typer.Option(help="Folder for the rows.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Turns that people answered (DSTC9, DSTC11).", rich_help_panel=_WRITER),
-    ] = None,
-    logs: Annotated[
-        Path | None, typer.Option(help="Dialogues of the labels.", rich_help_panel=_WRITER)
-    ] = None,
-    base_url: Annotated[
-        str, typer.Option(help="OpenAI-compatible endpoint.", rich_help_panel=_WRITER)
-    ] = "",
+    labels: LabelsOption = None,
+    logs: LogsOption = None,
+    base_url: BaseUrlOption = "",
     model: Annotated[
         str, typer.Option(help="Model of the endpoint, or one here.", rich_help_panel=_WRITER)
     ] = "",

@@ -34,22 +34,43 @@ _COLUMNS, _MODELS, _LLM = "Columns", "Models", "Judging language model"
 _SLOW_BLOCK = 32
 
 
+AnswersArgument = Annotated[
+    Path, typer.Argument(help="Table of answers; with --pairs a votes or pairs file.")
+]
+MetricsOption = Annotated[
+    str,
+    typer.Option(
+        help="Names or groups: golden, rouge, text (no model), model, bertscore, all; "
+        "criteria, llm, pairwise (a language model); retrieval (ragas); perplexity; reward."
+    ),
+]
+PairsOption = Annotated[
+    bool, typer.Option("--pairs", help="Score both answers of every pair of a votes file.")
+]
+LlmOption = Annotated[
+    str,
+    typer.Option(
+        help="Model that judges: local, or the name it has at --llm-url.", rich_help_panel=_LLM
+    ),
+]
+LlmUrlOption = Annotated[
+    str,
+    typer.Option(
+        help="OpenAI-compatible endpoint, e.g. http://localhost:8000/v1.", rich_help_panel=_LLM
+    ),
+]
+LlmConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML file of further settings of the model.", rich_help_panel=_LLM),
+]
+
+
 def score(
-    answers: Annotated[
-        Path, typer.Argument(help="Table of answers; with --pairs a votes or pairs file.")
-    ],
+    answers: AnswersArgument,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output: .csv or .jsonl.")],
-    metrics: Annotated[
-        str,
-        typer.Option(
-            help="Names or groups: golden, rouge, text (no model), model, bertscore, all; "
-            "criteria, llm, pairwise (a language model); retrieval (ragas); perplexity; reward."
-        ),
-    ] = "text",
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Score both answers of every pair of a votes file.")
-    ] = False,
+    metrics: MetricsOption = "text",
+    pairs: PairsOption = False,
     prompt: Annotated[str, typer.Option(rich_help_panel=_COLUMNS)] = "prompt",
     answer: Annotated[str, typer.Option(rich_help_panel=_COLUMNS)] = "answer",
     reference: Annotated[str, typer.Option(rich_help_panel=_COLUMNS)] = "reference",
@@ -72,22 +93,9 @@ def score(
     judge: Annotated[
         str, typer.Option(help="Folder of a fitted judge, for reward.", rich_help_panel=_MODELS)
     ] = "",
-    llm: Annotated[
-        str,
-        typer.Option(
-            help="Model that judges: local, or the name it has at --llm-url.", rich_help_panel=_LLM
-        ),
-    ] = "",
-    llm_url: Annotated[
-        str,
-        typer.Option(
-            help="OpenAI-compatible endpoint, e.g. http://localhost:8000/v1.", rich_help_panel=_LLM
-        ),
-    ] = "",
-    llm_config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file of further settings of the model.", rich_help_panel=_LLM),
-    ] = None,
+    llm: LlmOption = "",
+    llm_url: LlmUrlOption = "",
+    llm_config: LlmConfigOption = None,
     threads: Annotated[int, typer.Option(help="Compute threads; 0 takes all cores.")] = 0,
 ) -> None:
     """Score answers with metrics and judging models; unscored rows keep their reason."""

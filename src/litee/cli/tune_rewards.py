@@ -26,22 +26,28 @@ def _online_help(name: str) -> str:
     return described(OnlineSettings, name)
 
 
+VotesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Votes files to learn from; else --prompts.")
+]
+PromptsOption = Annotated[
+    Path | None, typer.Option(help="Prompts: the model's own answers are ranked by --judge.")
+]
+AnswersOption = Annotated[
+    Path | None,
+    typer.Option(help="Several answers per prompt, by `litee generate`: these are ranked."),
+]
+JudgeOption = Annotated[
+    str | None, typer.Option(help="Judge that ranks samples; answers with rewards need none.")
+]
+
+
 def dpo(
-    votes: Annotated[
-        list[str] | None, typer.Argument(help="Votes files to learn from; else --prompts.")
-    ] = None,
+    votes: VotesArgument = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the run; the adapter is in it.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts: the model's own answers are ranked by --judge.")
-    ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(help="Several answers per prompt, by `litee generate`: these are ranked."),
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="Judge that ranks samples; answers with rewards need none.")
-    ] = None,
+    prompts: PromptsOption = None,
+    answers: AnswersOption = None,
+    judge: JudgeOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
     format: Annotated[str, typer.Option(help="Layout of votes files; docs/data.md.")] = "auto",

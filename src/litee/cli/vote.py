@@ -30,35 +30,43 @@ def _help(name: str) -> str:
     return f"{VoteSettings.model_fields[name].description} (default: {shown})"
 
 
+PairsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files of pairs, or of answers (prompt, system, answer per row); none to go on "
+        "with what the database holds."
+    ),
+]
+DbOption = Annotated[
+    str, typer.Option(help="Where the votes are kept: a file, or postgresql://user@host/name.")
+]
+VoterOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Somebody who gets a link (default: me). More on the owner's page."),
+]
+ChecksOption = Annotated[
+    str,
+    typer.Option(
+        "--checks-file",
+        help="Votes file of attention checks; without one, checks are made from the pairs.",
+    ),
+]
+JudgeOption = Annotated[
+    str, typer.Option(help="A judge to compare with people and to choose what is asked.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option(help="File of the links' key (default: beside the database).")
+]
+
+
 def vote(
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files of pairs, or of answers (prompt, system, answer per row); none to go on "
-            "with what the database holds."
-        ),
-    ] = None,
+    pairs: PairsArgument = None,
     *,
-    db: Annotated[
-        str, typer.Option(help="Where the votes are kept: a file, or postgresql://user@host/name.")
-    ] = "votes.db",
-    voter: Annotated[
-        list[str] | None,
-        typer.Option(help="Somebody who gets a link (default: me). More on the owner's page."),
-    ] = None,
-    checks: Annotated[
-        str,
-        typer.Option(
-            "--checks-file",
-            help="Votes file of attention checks; without one, checks are made from the pairs.",
-        ),
-    ] = "",
-    judge: Annotated[
-        str, typer.Option(help="A judge to compare with people and to choose what is asked.")
-    ] = "",
-    key: Annotated[
-        Path | None, typer.Option(help="File of the links' key (default: beside the database).")
-    ] = None,
+    db: DbOption = "votes.db",
+    voter: VoterOption = None,
+    checks: ChecksOption = "",
+    judge: JudgeOption = "",
+    key: KeyOption = None,
     export: Annotated[
         Path | None, typer.Option(help="Write the votes kept so far to this file, and stop.")
     ] = None,

@@ -92,21 +92,28 @@ def tree_attention(
         q, k, v = (_rows(x, rows) for x in (query, key, value))
         if softcap is not None:
             return _capped(q, k, v, scaling, softcap, sliding_window)
-        length = q.shape[2]
-        if sliding_window is not None and length > sliding_window:
-            mask = _window(length, sliding_window, q.device)
-            return functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
-            )
-        return functional.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling
-        )
+        return _causal(q, k, v, scaling, dropout, sliding_window)
 
     parts: list[Tensor] = []
     for prefix, branches in tree.groups:
         parts.append(attend([prefix]))
         parts += [attend([prefix, branch])[:, :, prefix[1] :] for branch in branches]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _causal(
+    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None
+) -> Tensor:
+    """Attention within one sequence by the fused kernel, with a mask only where it needs one."""
+    length = q.shape[2]
+    if window is not None and length > window:
+        mask = _window(length, window, q.device)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    return functional.scaled_dot_product_attention(
+        q, k, v, dropout_p=dropout, is_causal=True, scale=scaling
+    )
 
 
 def _rows(states: Tensor, spans: list[tuple[int, int]]) -> Tensor:

@@ -111,28 +111,43 @@ def tune_sft(
         "scorer": scorer_name,
     }
     run = RunDir(out, manifest, resume=resume)
+    tuned = _tune(train, dev, settings, scorer if dev else None, run)
+    write_receipt(run, settings, inputs)
+    if not settings.keep_checkpoints:
+        shutil.rmtree(_checkpoint_folder(run), ignore_errors=True)
+    return tuned
+
+
+def _checkpoint_folder(run: RunDir) -> Path:
+    return run.path / "run" / "checkpoints"
+
+
+def _tune(
+    train: Sequence[Demonstration],
+    dev: Sequence[Demonstration],
+    settings: SftSettings,
+    scorer: RewardFunction | None,
+    run: RunDir,
+) -> Tuned:
+    """Train, choose a checkpoint and export it, each where an earlier session has not."""
     chat = load_chat_model(settings, eot=settings.eot)
     encoder = ChatEncoder(chat.tokenizer, settings.max_length)
     data = encode_demonstrations(train, encoder)
     held = encode_demonstrations(dev, encoder) if dev else None
     _say(data, held, chat)
-    folder = out / "run" / "checkpoints"
+    folder = _checkpoint_folder(run)
     run.run("train", lambda: _train(chat, data, held, settings, folder))
     candidates = find_candidates(folder, settings, run)
-    by_answers = scorer if dev else None
-    if by_answers is not None:
+    if scorer is not None:
         candidates = [
-            scored(chat, encoder, one, dev, by_answers, settings=settings, folder=folder, run=run)
+            scored(chat, encoder, one, dev, scorer, settings=settings, folder=folder, run=run)
             for one in candidates
         ]
-    chosen, reason = choose(candidates, by_answers=by_answers is not None)
-    weights = out / (MODEL if settings.method == "full" else ADAPTER)
+    chosen, reason = choose(candidates, by_answers=scorer is not None)
+    weights = run.path / (MODEL if settings.method == "full" else ADAPTER)
     run.run("export", lambda: _export(chat, checkpoints(folder)[chosen.step], weights))
-    tuned = Tuned(out, weights, chosen, tuple(candidates), reason, data.dropped, data.noticed)
+    tuned = Tuned(run.path, weights, chosen, tuple(candidates), reason, data.dropped, data.noticed)
     _write(tuned, chat, data, folder, run)
-    write_receipt(run, settings, inputs)
-    if not settings.keep_checkpoints:
-        shutil.rmtree(folder, ignore_errors=True)
     return tuned
 
 

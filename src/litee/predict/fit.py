@@ -123,12 +123,6 @@ def fit_judge(
     save_judge_file(judge, run.path)
     give_back_memory()
     run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS], device))
-    receipt = run.receipt(
-        seed=settings.seed, threads=threads, device=device_name(device), inputs=inputs
-    )
-    receipt.peak_gpu_mb = peak_gpu_mb(device)
-    receipt.predicted = _promised(run)
-    write_json(run.path / "receipt.json", receipt.to_json())
     return FitResult(
         judge=judge,
         names=names,
@@ -138,8 +132,21 @@ def fit_judge(
         depths=tuple(members.depths),
         cuts=members.cuts,
         notes=(*members.late, *_notes(members, task)),
-        receipt=receipt,
+        receipt=_receipt(run, settings, threads, device, inputs),
     )
+
+
+def _receipt(
+    run: RunDir, settings: FitSettings, threads: int, device: torch.device, inputs: dict[str, str]
+) -> Receipt:
+    """What the fit cost, written into its folder."""
+    receipt = run.receipt(
+        seed=settings.seed, threads=threads, device=device_name(device), inputs=inputs
+    )
+    receipt.peak_gpu_mb = peak_gpu_mb(device)
+    receipt.predicted = _promised(run)
+    write_json(run.path / "receipt.json", receipt.to_json())
+    return receipt
 
 
 def _fit_members(
