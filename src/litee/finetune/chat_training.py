@@ -34,6 +34,7 @@ from litee.finetune.backbones import quiet
 from litee.finetune.chat_model import ChatModel, base_name, known_warnings
 from litee.finetune.chat_settings import ChatSettings
 from litee.finetune.device import device_name
+from litee.finetune.heap import kept_memory
 from litee.progress import progress
 from litee.rundir import Json, RunDir, write_error, write_json
 
@@ -183,7 +184,7 @@ def run_trainer(trainer: Trainer, folder: Path, title: str) -> None:
     trainer.add_callback(Guard())
     last = last_checkpoint(folder)
     try:
-        with known_warnings(), no_bars():
+        with known_warnings(), no_bars(), kept_memory():
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except OSError as error:
         raise write_error(error, folder) from error

@@ -5,8 +5,6 @@ Knows nothing of votes, folds and budgets.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ from litee.config import FitSettings
 from litee.encode.forest import Forest, Pack, pack_leaves
 from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.backbones import Backbone
+from litee.finetune.heap import give_back_memory
 from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, fit_probe
 from litee.finetune.trunk import lay_out, pooled
@@ -222,13 +221,6 @@ def forget_peak() -> None:
     """Let the largest resident memory of this process count from now on (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library can: what comes next is measured."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:

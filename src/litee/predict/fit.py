@@ -30,8 +30,8 @@ from litee.finetune.device import (
     peak_gpu_mb,
     use_threads,
 )
+from litee.finetune.heap import give_back_memory
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
-from litee.finetune.rates import give_back_memory
 from litee.finetune.statistics import statistics_states
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
 from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug

@@ -19,11 +19,11 @@ from litee.encode.forest import Encoder, Forest, grow, pack_leaves
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch_member import pass_tokens
 from litee.finetune.device import check_trainable, choose_device, choose_dtype, use_threads
+from litee.finetune.heap import give_back_memory
 from litee.finetune.parallel import passes_at_once
 from litee.finetune.rates import (
     PeakMemory,
     forget_peak,
-    give_back_memory,
     held_bytes,
     measure_rates,
     probe_seconds,

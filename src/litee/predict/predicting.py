@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from litee.errors import ResourceError
 from litee.finetune.deadline import Deadline
-from litee.finetune.rates import PeakMemory, give_back_memory, resident_bytes
+from litee.finetune.heap import give_back_memory
+from litee.finetune.rates import PeakMemory, resident_bytes
 from litee.predict.judge import CHUNK_PAIRS, Judge
 from litee.progress import progress
 from litee.records import Pair, Prediction
