@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Tuning experiments from data to results files; run it again to go on where it stopped.
 #
-#   bash experiments/tuning/run.sh best_of_n | sft_gemma | sft_smollm2 | quality | dpo | grpo | all
+#   bash experiments/tuning/run.sh EXPERIMENT
+#
+# EXPERIMENT is best_of_n, sft_gemma, sft_smollm2, quality, diversity, quantity, multiturn, dpo, grpo or all.
 #
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
@@ -13,14 +15,14 @@ here=experiments/tuning
 data=${DATA:-../shared/data}
 runs=${RUNS:-runs/tuning}
 threads=${THREADS:-2}
-what=${1:?best_of_n, sft_gemma, sft_smollm2, quality, dpo, grpo or all}
+what=${1:?an experiment, as named above, or all}
 litee=${LITEE:-litee}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
 mkdir -p "$runs"
 
 if [[ $what == all ]]; then
-  for one in best_of_n sft_gemma dpo quality grpo sft_smollm2; do bash "$0" "$one"; done
+  for one in best_of_n sft_gemma dpo quality diversity quantity multiturn grpo sft_smollm2; do bash "$0" "$one"; done
   exit
 fi
 mkdir -p "$runs/$what"
@@ -32,24 +34,28 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
   --backbone smollm2-135m-instruct --members probe --depth 24 --threads "$threads"
 [[ -f $runs/independent/receipt.json ]] || $litee fit "$runs/votes/test.jsonl" --out "$runs/independent" \
   --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
-[[ -f $runs/prompts/test.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
+[[ -f $runs/prompts/dialogues.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
-# answer NAME BACKBONE [OPTIONS]: the test prompts' answers of a system
+# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, or to the dialogues
 answer() {
-  local file=$runs/answers/$1.jsonl
+  local file=$runs/answers/$1.jsonl prompts=test
+  [[ $1 == *.dialogues ]] && prompts=dialogues
   mkdir -p "$runs/answers"
-  [[ -f $file ]] || $litee generate "$runs/prompts/test.jsonl" --backbone "$2" --name "$1" --max-new-tokens 160 \
+  [[ -f $file ]] || $litee generate "$runs/prompts/$prompts.jsonl" --backbone "$2" --name "$1" --max-new-tokens 160 \
     --threads "$threads" --out "$file" --resume "${@:3}"
 }
 
-# compared FIRST SECOND FOLDER: by the independent judge, the rewarding one and a language model
+# compared FIRST SECOND FOLDER: by the independent judge and the rewarding one
 compared() {
-  local first=$runs/answers/$1.jsonl second=$runs/answers/$2.jsonl
-  mkdir -p "$3"
-  $litee compare "$first" "$second" --out "$3" --names "$1,$2"
+  $litee compare "$runs/answers/$1.jsonl" "$runs/answers/$2.jsonl" --out "$3" --names "$1,$2" \
+    --judge "independent=$runs/independent" --judge "reward=$runs/judge" "${@:4}"
+}
+
+# asked FIRST SECOND FOLDER: as compared, and a language model is asked too
+asked() {
+  $litee compare "$runs/answers/$1.jsonl" "$runs/answers/$2.jsonl" --out "$3" --names "$1,$2"
   $litee score "$3/pairs.jsonl" --pairs --metrics pairwise --llm smollm2-135m-instruct --out "$3/llm.csv"
-  $litee compare "$first" "$second" --out "$3" --names "$1,$2" --judge "independent=$runs/independent" \
-    --judge "reward=$runs/judge" --verdicts "llm=$3/llm.csv"
+  compared "$1" "$2" "$3" --verdicts "llm=$3/llm.csv"
 }
 
 # sft NAME DEMONSTRATIONS CONFIG [OPTIONS]: a run of its own
@@ -57,8 +63,30 @@ sft() {
   $litee tune sft "$2" --config "$here/$3.yaml" --out "$runs/$1/run" --threads "$threads" --resume "${@:4}"
 }
 
+# arm NAME DEMONSTRATIONS [OPTIONS]: tuned on few demonstrations, and its answers
+arm() {
+  [[ -f $runs/arms/$1/receipt.json ]] ||
+    $litee tune sft "$2" --config $here/arms.yaml --out "$runs/arms/$1" --threads "$threads" --resume "${@:3}"
+  answer "$1" gemma-3-270m --adapter "$runs/arms/$1/adapter"
+}
+
+# chosen NAME NUMBER FILES [OPTIONS]: demonstrations, none of them near a test prompt
+chosen() {
+  mkdir -p "$runs/chosen"
+  [[ -f $runs/chosen/$1.jsonl ]] || $litee curate "${@:3}" --n "$2" --out "$runs/chosen/$1.jsonl" \
+    --against "$runs/prompts/test.jsonl" --max-chars 1200
+}
+
+# study RESULT FIRST SECOND: the first arm's win rate over the second
+study() {
+  compared "$2" "$3" "$runs/$what/compared"
+  $python $here/record.py "$1" "$runs/arms/$2" "$runs/$what/compared" "$runs/answers/$2.jsonl" "$runs/$what/cpu.txt"
+}
+
 seeds=$runs/seeds.jsonl
 [[ -f $seeds ]] || $litee data demonstrations "$data/demonstrations/self_instruct_seed_tasks.jsonl.gz" --out "$seeds"
+travel=$runs/travel.jsonl # as many of another kind: dialogues about travel, with documents
+[[ -f $travel ]] || $litee data demonstrations "$data/travel/dstc11" --n 162 --out "$travel"
 base=$(sed -n 's/^backbone: //p' "$here/$what.yaml" 2>/dev/null || true)
 case $what in
   best_of_n)
@@ -69,19 +97,36 @@ case $what in
     exit ;;
   sft_*)
     sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;
-  quality) # as many demonstrations, chosen or random, as many steps
-    base=gemma-3-270m
-    [[ -f $runs/travel.jsonl ]] || $litee data demonstrations "$data/travel/dstc11" --out "$runs/travel.jsonl"
-    for strategy in facility random; do
-      chosen=$runs/quality/$strategy.jsonl
-      [[ -f $chosen ]] || $litee curate "$seeds" "$runs/travel.jsonl" --n 96 --strategy $strategy --out "$chosen" \
-        --against "$runs/prompts/test.jsonl" --max-chars 1200
-      sft "quality/$strategy" "$chosen" quality
-      answer "$strategy" $base --adapter "$runs/quality/$strategy/run/adapter"
+  quality) # chosen against random: as many demonstrations, as many steps
+    chosen facility 96 "$seeds" "$travel" --strategy facility
+    chosen random 96 "$seeds" "$travel" --strategy random
+    arm facility "$runs/chosen/facility.jsonl"
+    arm random "$runs/chosen/random.jsonl"
+    study lima_quality facility random
+    exit ;;
+  diversity) # two sources against one
+    chosen random 96 "$seeds" "$travel" --strategy random
+    chosen seeds 96 "$seeds" --strategy random
+    arm random "$runs/chosen/random.jsonl"
+    arm seeds "$runs/chosen/seeds.jsonl"
+    study lima_diversity random seeds
+    exit ;;
+  quantity) # twice as many against half, read twice: as many steps
+    chosen seeds 96 "$seeds" --strategy random
+    chosen half 48 "$seeds" --strategy random
+    arm seeds "$runs/chosen/seeds.jsonl"
+    arm half "$runs/chosen/half.jsonl" --num-train-epochs 2
+    study lima_quantity seeds half
+    exit ;;
+  multiturn) # thirty dialogues among them against none, on prompts of two turns
+    chosen seeds 96 "$seeds" --strategy random
+    chosen chains 96 "$seeds" "$travel" --strategy random --quota source:dstc11=30-30
+    arm seeds "$runs/chosen/seeds.jsonl"
+    arm chains "$runs/chosen/chains.jsonl"
+    for name in seeds chains; do
+      answer "$name.dialogues" gemma-3-270m --adapter "$runs/arms/$name/adapter"
     done
-    compared facility random "$runs/quality/compared"
-    $python $here/record.py lima_quality "$runs/quality/facility/run" "$runs/quality/compared" \
-      "$runs/answers/facility.jsonl" "$runs/quality/cpu.txt"
+    study lima_multiturn chains.dialogues seeds.dialogues
     exit ;;
   dpo) # on the model's own samples, the judge's best against its worst
     [[ -f $runs/dpo/samples.jsonl ]] || $litee generate "$runs/prompts/train.jsonl" --backbone "$base" \
@@ -99,7 +144,7 @@ esac
 
 answer "$base" "$base"
 answer "$what" "$base" --adapter "$runs/$what/run/adapter"
-compared "$what" "$base" "$runs/$what/compared"
+asked "$what" "$base" "$runs/$what/compared"
 name=$what
 [[ $what == sft_gemma ]] && name=lima_sft
 [[ $what == sft_smollm2 ]] && name=lima_sft_smollm2

@@ -436,3 +436,28 @@ def test_the_seed_tasks_and_the_travel_answers():
     assert reading.read == 4173
     assert detect_format(DATA / "travel" / "dstc11") == "grounded"
     assert all(d.messages[0].role == "system" for d in found)
+
+
+def test_n_draws_evenly_in_order_and_counts_the_others(write):
+    path = write([{"id": str(k), "messages": chat(f"q{k}", f"x{k}")} for k in range(30)])
+    counts = dict.fromkeys(range(30), 0)
+    for seed in range(120):
+        items, reading = read(path, n=10, seed=seed)
+        numbers = [int(item.id) for item in items]
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == 10
+        assert reading.removed.counts == {NOT_DRAWN: 20}
+        for number in numbers:
+            counts[number] += 1
+    assert min(counts.values()) >= 20  # 40 on average, standard deviation 5.2
+    assert max(counts.values()) <= 60
+    assert [item.id for item in read(path, n=10, seed=3)[0]] == [
+        item.id for item in read(path, n=10, seed=3)[0]
+    ]
+
+
+def test_n_above_what_is_there_keeps_all(write):
+    path = write([{"id": str(k), "messages": chat(f"q{k}", f"x{k}")} for k in range(3)])
+    items, reading = read(path, n=10)
+    assert [item.id for item in items] == ["0", "1", "2"]
+    assert not reading.removed.counts

@@ -15,7 +15,7 @@ from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.collect.grounded import read_grounded
 from litee.collect.instructions import read_alpaca, read_messages, records
 from litee.collect.oasst import read_oasst
-from litee.collect.reading import Reading
+from litee.collect.reading import NOT_DRAWN, Reading
 from litee.collect.reddit_dump import read_reddit
 from litee.collect.seven_zip import is_seven_zip
 from litee.collect.stack_exchange import read_stack_exchange
@@ -43,6 +43,9 @@ READERS: Mapping[str, Reader] = {
     "grounded": read_grounded,
 }
 
+#: Formats whose readers draw among sites, subreddits or categories themselves.
+_DRAWN = frozenset({"stack-exchange", "wikihow", "reddit"})
+
 #: Format → cells of its first record; the first whose cells are all there is taken.
 _MARKS: tuple[tuple[str, frozenset[str]], ...] = (
     ("messages", frozenset({"messages"})),
@@ -64,6 +67,9 @@ def read_demonstrations(
 ) -> Iterator[Demonstration]:
     """Demonstrations of one or more files of one format; exact repeats are removed and counted.
 
+    With the setting n, formats without sites, subreddits or categories give n of theirs, drawn
+    evenly and in their order.
+
     Args:
         paths: files; for `grounded` and `natural-instructions` also folders.
         reading: settings, and the counts that grow while reading.
@@ -77,10 +83,21 @@ def read_demonstrations(
     if name not in READERS:
         known = ", ".join(("auto", *READERS))
         raise ConfigError(f"--format {format!r} is unknown", fix=f"choose one of {known}")
+    items = _unique(READERS[name](paths, reading), reading)
+    if reading.settings.n and name not in _DRAWN:
+        items = iter(_drawn(items, reading.settings.n, reading))
     kept = 0
+    for item in items:
+        kept += 1
+        yield item
+    if not kept:
+        raise _nothing(paths, reading)
+
+
+def _unique(items: Iterable[Demonstration], reading: Reading) -> Iterator[Demonstration]:
     contents: set[int] = set()
     ids: set[str] = set()
-    for item in READERS[name](paths, reading):
+    for item in items:
         content = hash(item.messages)
         if content in contents:
             reading.removed.add(DUPLICATE, item.id)
@@ -90,10 +107,23 @@ def read_demonstrations(
             continue
         contents.add(content)
         ids.add(item.id)
-        kept += 1
         yield item
-    if not kept:
-        raise _nothing(paths, reading)
+
+
+def _drawn(items: Iterable[Demonstration], count: int, reading: Reading) -> list[Demonstration]:
+    """`count` items in their order, every choice of them as likely.
+
+    One pass that holds `count` items (algorithm R, Vitter 1985). The others are counted as removed.
+    """
+    held: dict[int, tuple[int, Demonstration]] = {}
+    for number, item in enumerate(items):
+        place = number if number < count else int(reading.random.integers(number + 1))
+        left = held.get(place, (0, item))[1] if place < count else item
+        if number >= count:
+            reading.removed.add(NOT_DRAWN, left.id)
+        if place < count:
+            held[place] = number, item
+    return [item for _, item in sorted(held.values(), key=lambda one: one[0])]
 
 
 def _nothing(paths: Sequence[Path], reading: Reading) -> InputError:
