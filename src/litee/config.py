@@ -193,7 +193,7 @@ _TIMES = {"s": 1, "m": 60, "h": 3600}
 _SIZES = {"MB": 10**6, "GB": 10**9}
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, *, option: str = "--budget") -> float:
     """A duration such as 90s, 20m or 1.5h in seconds.
 
     Raises:
@@ -202,7 +202,7 @@ def seconds_of(text: str) -> float:
     >>> seconds_of("1.5h"), seconds_of("90")
     (5400.0, 90.0)
     """
-    return _amount(text, _TIMES, "--budget", "90s, 20m or 2h")
+    return _amount(text, _TIMES, option, "90s, 20m or 2h")
 
 
 def bytes_of(text: str, *, option: str = "--max-memory") -> int:

@@ -167,6 +167,52 @@ def test_a_learning_curve_adds_prompts_and_keeps_the_held_out_ones(study, train,
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {str(few), str(all_others)}
 
 
+BUDGETS = {
+    "kind": "budgets",
+    "held_out": 0.3,
+    "arms": {"both": {}, "words": {"members": ["statistics"]}},
+    "budgets": ["10m"],
+}
+
+
+def test_budgets_compare_arms_at_the_same_wall_time(study, train, tmp_path):
+    done = study(votes=[train], **BUDGETS)
+    assert done.code == 0, done.err
+    before = result_of(tmp_path)
+    first, second = (before.metrics[f"10m.{arm}.log_loss"] for arm in ("both", "words"))
+    found = before.metrics["10m.words.log_loss_difference"]
+    assert found == pytest.approx(second - first)
+    low, high = before.intervals["10m.words.log_loss_difference"]
+    assert low <= found <= high
+    assert "10m.both.log_loss_difference" not in before.metrics
+    assert 0 < before.metrics["10m.both.seconds"] < 600
+    assert before.tables["10m.both"]["members"] != ["statistics"]
+    assert before.tables["10m.words"]["members"] == ["statistics"]
+    assert before.metrics["uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
+    assert (tmp_path / "out" / "budgets.png").stat().st_size > 1000
+    assert not list((tmp_path / "out").glob("*/*/.cold"))
+    # what was spent is kept, and an unfinished arm begins anew
+    kept = tmp_path / "out/10m/both/spent.json"
+    kept.write_text(kept.read_text().replace('"seconds": ', '"seconds": 99'))
+    (tmp_path / "out/10m/words/spent.json").unlink()
+    assert study(votes=[train], **BUDGETS).code == 0
+    after = result_of(tmp_path).metrics
+    assert after["10m.both.seconds"] > 99
+    assert after["10m.words.seconds"] != before.metrics["10m.words.seconds"]
+    for name, value in before.metrics.items():
+        if "second" not in name:
+            assert after[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_an_arm_that_fits_no_budget_says_why(study, train, tmp_path):
+    arms = {"words": {"members": ["statistics"]}}
+    done = study(votes=[train], **(BUDGETS | {"budgets": ["1s"], "arms": arms}))
+    assert done.code == 0, done.err
+    result = result_of(tmp_path)
+    assert "even the leanest fit needs" in result.tables["1s.words"]["reason"]
+    assert "1s.words.log_loss" not in result.metrics
+
+
 def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):
     assert study(kind="in_source", votes=[train]).code == 0
     done = study(kind="in_source", votes=[train], settings={"seed": 9})
@@ -211,8 +257,11 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         (CURVE | {"sizes": [9, 3]}, 2, ("sizes [9, 3]", "ascending")),
         (CURVE | {"sizes": [500]}, 3, ("a point of 500 pairs", "remove sizes of")),
         (CURVE | {"sizes": [1]}, 3, ("a point of 1 pairs has 1 prompts",)),
-        ({"kind": "ablations"}, 2, ("an ablation study names arms",)),
-        ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("an ablation study names arms",)),
+        ({"kind": "ablations"}, 2, ("ablations and budgets name arms",)),
+        ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("ablations and budgets name arms",)),
+        ({"kind": "budgets", "arms": {"x": {}}}, 2, ("a study of budgets names some",)),
+        (BUDGETS | {"budgets": ["2m", "60s"]}, 2, ("budgets 2m, 60s", "ascending")),
+        (BUDGETS | {"budgets": ["soon"]}, 2, ("budgets = 'soon'", "90s, 20m or 2h")),
         (ARMS | {"arms": {"base": {"folds": 2}}}, 2, ("arm 'base'",)),
         (ARMS | {"arms": {"x": {"seed": 2}}}, 2, ("arm x", "seed = 2", "under settings")),
         (ARMS | {"arms": {"x": {"depht": 2}}}, 2, ("arm x", "unknown setting 'depht'")),

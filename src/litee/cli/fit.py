@@ -154,7 +154,7 @@ def read_votes(
     from litee.collect.pairs import check_learnable, gather
     from litee.collect.votes import load_votes
     from litee.progress import console
-    from litee.score.study import split
+    from litee.score.study_fit import split
 
     vote_set = load_votes(votes, format=format, strict=strict)
     voted = gather(vote_set.votes)
@@ -186,7 +186,7 @@ def _fit(
 
     from litee.score.fit_report import report_path
     from litee.score.report import headline
-    from litee.score.study import fit_votes
+    from litee.score.study_fit import fit_votes
     from litee.score.table import evaluation_table
 
     command = "litee " + shlex.join(sys.argv[1:])

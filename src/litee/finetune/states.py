@@ -15,7 +15,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,21 @@ PACK_TOKENS = 2048
 PACK_TOKENS_GPU = 16384
 
 _SHARD_PACKS = 16
+
+_elsewhere: ContextVar[Path | None] = ContextVar("elsewhere", default=None)
+
+
+@contextmanager
+def states_in(folder: Path) -> Iterator[None]:
+    """Within the block pooled states are kept below this folder, not in the shared cache.
+
+    For measuring what a fit costs where nothing has been computed yet.
+    """
+    token = _elsewhere.set(folder)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
 
 
 def pack_tokens(device: torch.device) -> int:
@@ -96,7 +112,7 @@ class PooledStore:
             kind += f"+int8.{backbone.int8_layers}" if some else "+int8"
         kind += "+nf4" if backbone.nf4 else ""
         self._kind = f"{backbone.folder.sha256[:16]}-{kind}"
-        self._parent = (folder or cache_folder()) / "states"
+        self._parent = (folder or _elsewhere.get() or cache_folder()) / "states"
         self.folder = self._parent / f"{self._kind}-{'-'.join(map(str, self.depths))}"
         self.seconds = 0.0
         self.tokens_run = 0

@@ -207,6 +207,15 @@ class Score:
         if (self.value is None) != bool(self.reason):
             raise ValueError("a score has either a value or a reason for having none")
 
+    def negated(self) -> Score:
+        """Minus this: the difference b − a out of a − b.
+
+        >>> Score(0.5, 0.2, 0.9).negated()
+        Score(value=-0.5, low=-0.9, high=-0.2, reason='')
+        """
+        low, high = (None if x is None else -x for x in (self.high, self.low))
+        return Score(None if self.value is None else -self.value, low, high, self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:

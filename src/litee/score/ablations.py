@@ -24,13 +24,14 @@ FIXED = ("fold_by", "folds", "seed")
 
 
 def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettings]:
-    """Arm → all of its settings, the base arm first.
+    """Arm → all of its settings; of an ablation study the base arm first.
 
     Raises:
-        ConfigError: an arm changes nothing, changes the split, or names a setting or value that
-            does not exist.
+        ConfigError: an arm changes the split, names a setting or value that does not exist, or,
+            in an ablation study, changes nothing.
     """
-    found = {BASE: base}
+    ablations = study.kind == "ablations"
+    found = {BASE: base} if ablations else {}
     for arm, changes in study.arms.items():
         place = f"study {study.name}, arm {arm}"
         split = [name for name in FIXED if name in changes]
@@ -44,7 +45,7 @@ def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettin
             found[arm] = load_settings(FitSettings, None, study.settings | changes)
         except ConfigError as error:
             raise ConfigError(error.problem, place=place, fix=error.fix) from error
-        if found[arm] == base:
+        if ablations and found[arm] == base:
             raise ConfigError("changes nothing", place=place, fix="remove the arm")
     return found
 
@@ -85,10 +86,11 @@ def compare_arms(
         metrics = together.system(arm).metrics
         scores |= {f"{arm}.{name}": metrics[name] for name in ("log_loss", "accuracy", "ece")}
         if arm != BASE:  # the scorecard has main − other
-            scores[f"{arm}.log_loss_difference"] = _negative(differences[arm])
+            scores[f"{arm}.log_loss_difference"] = differences[arm].negated()
         losses = {s.source: s.metrics[arm]["log_loss"].value for s in together.sources}
-        known = [loss for loss in losses.values() if loss is not None]
-        scores[f"{arm}.source_log_loss"] = Score(sum(known) / len(known))
+        mean = together.source_mean(arm)
+        if mean is not None:
+            scores[f"{arm}.source_log_loss"] = Score(mean)
         arms[arm] = {
             "changes": {name: _plain(value) for name, value in study.arms.get(arm, {}).items()},
             "log_loss_per_source": {str(source): loss for source, loss in losses.items()},
@@ -100,7 +102,7 @@ def compare_arms(
         study.name,
         command,
         receipt,
-        {name: s.value for name, s in scores.items() if s.value is not None} | _floor(base),
+        {name: s.value for name, s in scores.items() if s.value is not None} | floor_losses(base),
         intervals={
             name: (s.low, s.high)
             for name, s in scores.items()
@@ -112,19 +114,14 @@ def compare_arms(
     return Studied(result, {study.name: together})
 
 
-def _floor(evaluation: Evaluation) -> dict[str, float]:
+def floor_losses(evaluation: Evaluation) -> dict[str, float]:
+    """`<floor>_log_loss` of the systems that are there to be beaten."""
     losses = {s.name: s.metrics["log_loss"].value for s in evaluation.systems if s.role == "floor"}
     return {
         f"{name.replace(' ', '_')}_log_loss": loss
         for name, loss in losses.items()
         if loss is not None
     }
-
-
-def _negative(score: Score) -> Score:
-    if score.value is None or score.low is None or score.high is None:
-        return score if score.value is None else Score(-score.value)
-    return Score(-score.value, -score.high, -score.low)
 
 
 def _plain(value: object) -> Json:

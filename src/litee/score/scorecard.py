@@ -126,6 +126,15 @@ class Evaluation:
         """
         return self.system(name).metrics[metric]
 
+    def source_mean(self, name: str) -> float | None:
+        """Mean of a system's log losses per source; None when no source has one.
+
+        In it a source with many pairs on few prompts does not outweigh the others.
+        """
+        losses = [source.metrics[name]["log_loss"].value for source in self.sources]
+        known = [loss for loss in losses if loss is not None]
+        return sum(known) / len(known) if known else None
+
     def to_json(self) -> dict[str, Json]:
         """Plain JSON with flat `metrics` (name → number) and `intervals` (name → two numbers).
 

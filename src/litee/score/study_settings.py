@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from litee.config import Settings
+from litee.config import Settings, seconds_of
 from litee.score.results import Result
 from litee.score.scorecard import Evaluation
 
@@ -26,10 +26,11 @@ class StudySettings(Settings):
     """A study's YAML file."""
 
     name: str = Field(description="Name of the results file.")
-    kind: Literal["fit", "transfer", "in_source", "ablations", "learning_curve"] = Field(
+    kind: Literal["fit", "transfer", "in_source", "ablations", "learning_curve", "budgets"] = Field(
         description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
         "fit each file by itself; ablations: the same votes with some settings changed at a time; "
-        "learning_curve: more and more of the votes, on the same held-out prompts."
+        "learning_curve: more and more of the votes, on the same held-out prompts; budgets: "
+        "several settings within the same wall times, on the same held-out prompts."
     )
     votes: tuple[str, ...] = Field(
         min_length=1, description="Votes files, below the data folder or the study's own folder."
@@ -41,7 +42,7 @@ class StudySettings(Settings):
     )
     settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
     arms: dict[str, dict[str, object]] = Field(
-        {}, description="Of an ablation study: name of an arm → settings it changes."
+        {}, description="Of ablations and budgets: name of an arm → settings it changes."
     )
     sizes: tuple[int, ...] = Field(
         (),
@@ -49,7 +50,13 @@ class StudySettings(Settings):
         "point takes them all.",
     )
     held_out: float = Field(
-        0.25, gt=0, lt=1, description="Share of the pairs that a learning curve is judged on."
+        0.25,
+        gt=0,
+        lt=1,
+        description="Share of the pairs that a learning curve or budgets are judged on.",
+    )
+    budgets: tuple[str, ...] = Field(
+        (), description="Wall times that every arm gets, ascending, such as 90s or 20m."
     )
     notes: str = Field("", description="What falls short and why; goes into the results.")
 
@@ -61,8 +68,13 @@ class StudySettings(Settings):
             raise ValueError("a transfer study names votes under test, the others do not")
         if self.verdicts and self.kind != "transfer":
             raise ValueError("verdicts are compared with in a transfer study only")
-        if (self.kind == "ablations") != bool(self.arms):
-            raise ValueError("an ablation study names arms, the others do not")
+        if (self.kind in {"ablations", "budgets"}) != bool(self.arms):
+            raise ValueError("ablations and budgets name arms, the others do not")
+        if (self.kind == "budgets") != bool(self.budgets):
+            raise ValueError("a study of budgets names some, the others do not")
+        seconds = [seconds_of(budget, option="budgets") for budget in self.budgets]
+        if sorted(set(seconds)) != seconds:
+            raise ValueError(f"budgets {', '.join(self.budgets)}: name ascending wall times")
         if (self.kind == "learning_curve") != bool(self.sizes):
             raise ValueError("a learning curve names sizes, the others do not")
         if sorted(set(self.sizes)) != list(self.sizes) or min(self.sizes, default=1) < 1:

@@ -1,0 +1,257 @@
+"""Equal budgets: which settings give the better judge within the same wall time.
+
+Every arm learns from the same pairs, starts without anything computed before, plans what fits its
+budget and stops in time; all are judged on the same held-out prompts. Knows nothing of command
+lines and never sees a test source.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from litee.collect.folds import hold_out
+from litee.config import FitSettings, seconds_of
+from litee.errors import ResourceError
+from litee.finetune.deadline import Deadline, TimeUpError
+from litee.finetune.states import states_in
+from litee.predict.judge import Judge
+from litee.predict.measure import calibrate
+from litee.predict.plan import Plan, choose
+from litee.records import Folds, Score, VotedPair, VoteSet
+from litee.rundir import Json, Receipt, write_json
+from litee.score.ablations import arm_settings, floor_losses
+from litee.score.evaluation import evaluate
+from litee.score.figures import line_plot
+from litee.score.floors import floor_systems
+from litee.score.results import new_result
+from litee.score.scorecard import Evaluation
+from litee.score.study_fit import fit_votes, split
+from litee.score.study_settings import Studied, StudySettings
+
+Floats = npt.NDArray[np.float64]
+
+#: Written last into an arm's folder: what it took and what it left out.
+SPENT = "spent.json"
+
+_COLD = ".cold"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What became of a budget.
+
+    Attributes:
+        seconds: wall time, calibration and report included; of a fit that stopped short, until
+            then.
+        changes: what was given up to fit, in words.
+        members: those that were fitted.
+        reason: why there is no judge; empty when there is one.
+    """
+
+    seconds: float
+    changes: tuple[str, ...]
+    members: tuple[str, ...]
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """An object for a file."""
+        return {
+            "seconds": self.seconds,
+            "changes": list(self.changes),
+            "members": list(self.members),
+            "reason": self.reason,
+        }
+
+
+def run_budgets(
+    study: StudySettings,
+    settings: FitSettings,
+    learnt: tuple[VoteSet, tuple[VotedPair, ...]],
+    *,
+    out: Path,
+    command: str,
+) -> Studied:
+    """Every arm at every budget, or those that are not done yet.
+
+    Args:
+        study: with arms and budgets.
+        settings: of all arms.
+        learnt: the votes as read, and their pairs.
+        out: a folder per budget and arm, and the plot `budgets.png`.
+        command: that makes the results again.
+
+    Returns:
+        Metrics `<budget>.<arm>.log_loss`, `.accuracy` and `.ece`; `.source_log_loss`, the mean of
+        the sources' log losses; `.log_loss_difference`, the arm minus the first arm, above 0 when
+        the first one is better, with the interval of the paired bootstrap over prompt groups;
+        `.seconds`, and `.seconds_per_vote` of those learnt from. An arm that fits no budget has
+        its reason in the table.
+    """
+    vote_set, voted = learnt
+    arms = arm_settings(study, settings)
+    side = hold_out(voted, share=study.held_out, seed=settings.seed)
+    train = tuple(v for v, k in zip(voted, side.folds, strict=True) if k == 0)
+    test = [v for v, k in zip(voted, side.folds, strict=True) if k == 1]
+    groups = [g for g, k in zip(side.groups, side.folds, strict=True) if k == 1]
+    folds = split(train, settings)
+    floors = floor_systems(train, [v.pair for v in test])
+    spent: dict[tuple[str, str], Spent] = {}
+    receipt = Receipt()
+    found: dict[str, Evaluation] = {}
+    for budget in study.budgets:
+        systems: dict[str, Floats] = {}
+        for arm, chosen in arms.items():
+            folder = out / budget / arm
+            spent[budget, arm] = one = _spend(
+                (vote_set, train, folds), chosen, budget, folder, command
+            )
+            if not one.reason:
+                systems[arm] = _probabilities(Judge.from_pretrained(folder), test)
+                written = (folder / "receipt.json").read_text(encoding="utf-8")
+                receipt.include(Receipt(**json.loads(written)))
+        if systems:
+            main = next(iter(systems))
+            found[budget] = evaluate(
+                dict(floors) | systems,
+                test,
+                groups,
+                main=main,
+                seed=settings.seed,
+                floors=tuple(floors),
+            )
+    draw_budgets(found, spent, tuple(arms), out / "budgets.png")
+    votes = sum(v.votes for v in train)
+    return _result(study, found, spent, receipt, votes=votes, command=command)
+
+
+def _spend(
+    learnt: tuple[VoteSet, tuple[VotedPair, ...], Folds],
+    settings: FitSettings,
+    budget: str,
+    out: Path,
+    command: str,
+) -> Spent:
+    """One fit within its budget; one that was interrupted begins anew, since its time counts."""
+    file = out / SPENT
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return Spent(
+            kept["seconds"], tuple(kept["changes"]), tuple(kept["members"]), kept["reason"]
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    vote_set, voted, folds = learnt
+    seconds = seconds_of(budget)
+    started = time.monotonic()
+    plan: Plan | None = None
+    members: tuple[str, ...] = ()
+    reason = ""
+    try:
+        with states_in(out / _COLD):
+            machine, measured = calibrate([v.pair for v in voted], folds, settings)
+            plan = choose(settings, folds, machine, measured, seconds=seconds, max_bytes=None)
+            left = Deadline(seconds - (time.monotonic() - started), reserve=plan.tail)
+            result, _ = fit_votes(
+                vote_set,
+                voted,
+                folds,
+                plan.settings,
+                out=out,
+                command=command,
+                plan=plan,
+                deadline=left,
+            )
+            members = tuple(result.names)
+    except ResourceError as error:
+        reason = error.problem
+    except TimeUpError:
+        reason = "the time was up before a judge was there"
+    took = round(time.monotonic() - started, 1)
+    shutil.rmtree(out / _COLD, ignore_errors=True)
+    spent = Spent(took, plan.changes if plan else (), members, reason)
+    write_json(file, spent.to_json())
+    return spent
+
+
+def _probabilities(judge: Judge, voted: Sequence[VotedPair]) -> Floats:
+    found = judge.predict([v.pair for v in voted])
+    return np.array([p.probabilities for p in found])
+
+
+def _result(
+    study: StudySettings,
+    found: Mapping[str, Evaluation],
+    spent: Mapping[tuple[str, str], Spent],
+    receipt: Receipt,
+    *,
+    votes: int,
+    command: str,
+) -> Studied:
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for (budget, arm), one in spent.items():
+        name = f"{budget}.{arm}"
+        metrics[f"{name}.seconds"] = one.seconds
+        if one.reason:
+            continue
+        metrics[f"{name}.seconds_per_vote"] = one.seconds / votes
+        for metric, score in _scores(found[budget], arm).items():
+            if score.value is not None:
+                metrics[f"{name}.{metric}"] = score.value
+            if score.low is not None and score.high is not None:
+                intervals[f"{name}.{metric}"] = (score.low, score.high)
+    for evaluation in list(found.values())[:1]:
+        metrics |= floor_losses(evaluation)
+    tables: dict[str, Json] = {f"{b}.{arm}": one.to_json() for (b, arm), one in spent.items()}
+    result = new_result(
+        study.name,
+        command,
+        receipt,
+        metrics,
+        intervals=intervals,
+        tables=tables | {"votes": votes},
+        notes=study.notes,
+    )
+    return Studied(result, {f"{study.name}, {budget}": one for budget, one in found.items()})
+
+
+def _scores(evaluation: Evaluation, arm: str) -> dict[str, Score]:
+    scores = {metric: evaluation.score(arm, metric) for metric in ("log_loss", "accuracy", "ece")}
+    mean = evaluation.source_mean(arm)
+    if mean is not None:
+        scores["source_log_loss"] = Score(mean)
+    for difference in evaluation.differences:
+        if difference.other == arm:  # the scorecard has main − other
+            scores["log_loss_difference"] = difference.metrics["log_loss"].negated()
+    return scores
+
+
+def draw_budgets(
+    found: Mapping[str, Evaluation],
+    spent: Mapping[tuple[str, str], Spent],
+    arms: Sequence[str],
+    path: Path,
+) -> None:
+    """Log loss of every arm over the budget, in seconds."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for budget, evaluation in found.items():
+        for arm in arms:
+            if spent[budget, arm].reason:
+                continue
+            loss = evaluation.score(arm, "log_loss").value
+            if loss is not None:
+                curves.setdefault(arm, []).append((round(seconds_of(budget)), loss))
+    if not curves:
+        return
+    alt = "Log loss on the same held-out prompts over the wall time that each got: " + "; ".join(
+        f"{arm} " + ", ".join(f"{loss:.3f} after {seconds} s" for seconds, loss in line)
+        for arm, line in curves.items()
+    )
+    line_plot("budgets", curves, x="budget, seconds", y="log loss", alt=alt).png(path)
