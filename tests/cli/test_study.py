@@ -163,6 +163,8 @@ def test_a_learning_curve_adds_prompts_and_keeps_the_held_out_ones(study, train,
         low, high = result.intervals[f"{k}.log_loss"]
         assert low <= result.metrics[f"{k}.log_loss"] <= high
         assert result.metrics[f"{k}.uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
+        one_source = result.metrics[f"{k}.source_log_loss"]
+        assert one_source == pytest.approx(result.metrics[f"{k}.log_loss"])
     assert (tmp_path / "out" / "learning_curve.png").stat().st_size > 1000
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {str(few), str(all_others)}
 

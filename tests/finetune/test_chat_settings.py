@@ -40,7 +40,7 @@ def test_unknown_names_are_errors_also_beside_a_preset():
 
 def test_the_experiments_settings_load():
     kinds = {"sft_smollm2": SftSettings, "sft_gemma": SftSettings, "dpo": DpoSettings}
-    kinds |= {"grpo": OnlineSettings, "quality": SftSettings}
+    kinds |= {"grpo": OnlineSettings, "arms": SftSettings}
     files = {file.stem: file for file in TUNING.glob("*.yaml")}
     assert files.keys() == kinds.keys()
     for name, kind in kinds.items():

@@ -17,6 +17,7 @@ from litee.finetune import dpo
 from litee.finetune.chat_data import ChatEncoder
 from litee.finetune.chat_model import load_chat_model, lora_config
 from litee.finetune.chat_settings import DpoSettings
+from litee.finetune.chat_training import last_checkpoint
 from litee.finetune.preference_data import Preference, Preferences, encode_preferences
 from litee.records import Dropped, Message
 
@@ -141,6 +142,16 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, monkeypatch):
     a, b = (load_file(d.weights / "adapter_model.safetensors") for d in (straight, resumed))
     assert stops
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_checkpoint_cut_in_its_last_file_is_not_gone_on_with(tmp_path):
+    """As SIGKILL leaves it: what was written before counts, what was cut is removed."""
+    folder = tmp_path / "checkpoints"
+    for step, content in ((1, '{"global_step": 1}'), (2, ""), (3, '{"global_st')):
+        (folder / f"checkpoint-{step}").mkdir(parents=True)
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    assert last_checkpoint(folder) == folder / "checkpoint-1"
+    assert [p.name for p in folder.iterdir()] == ["checkpoint-1"]
 
 
 def test_samples_are_ranked_once_and_learnt_from(tiny, tmp_path):

@@ -196,9 +196,18 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     """Step → whole checkpoint, in order of steps."""
     found = {}
     for path in folder.glob("checkpoint-*"):
-        if (path / _STATE).is_file() and path.name.rpartition("-")[2].isdigit():
+        if path.name.rpartition("-")[2].isdigit() and _is_whole(path):
             found[int(path.name.rpartition("-")[2])] = path
     return dict(sorted(found.items()))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file that is written last is there to its end."""
+    try:
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def last_checkpoint(folder: Path) -> Path | None:

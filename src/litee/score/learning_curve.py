@@ -107,8 +107,8 @@ def curve_result(study: StudySettings, points: Sequence[Point], *, command: str)
     """The points beside each other.
 
     Returns:
-        Metrics `<pairs>.log_loss`, `.accuracy` and `.ece` of the ensemble, `.<member>_log_loss` of
-        its members and of the floors.
+        Metrics `<pairs>.log_loss`, `.accuracy` and `.ece` of the ensemble, `.source_log_loss`, the
+        mean of the sources' log losses, and `.<member>_log_loss` of its members and of the floors.
     """
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
@@ -125,7 +125,14 @@ def curve_result(study: StudySettings, points: Sequence[Point], *, command: str)
                 metrics[f"{point.pairs}.{name}"] = score.value
                 if score.low is not None and score.high is not None:
                     intervals[f"{point.pairs}.{name}"] = (score.low, score.high)
+        mean = point.evaluation.source_mean(ENSEMBLE)
+        if mean is not None:
+            metrics[f"{point.pairs}.source_log_loss"] = mean
         tables[str(point.pairs)] = {
+            "log_loss_per_source": {
+                str(source.source): source.metrics[ENSEMBLE]["log_loss"].value
+                for source in point.evaluation.sources
+            },
             "prompt_groups": point.prompts,
             "weights": dict(
                 zip(point.result.names, point.result.joined.ensemble.weights, strict=True)
@@ -142,7 +149,10 @@ def curve_result(study: StudySettings, points: Sequence[Point], *, command: str)
 
 
 def draw_curve(points: Sequence[Point], path: Path) -> None:
-    """The log loss of the ensemble, its best member and the best floor over training pairs."""
+    """Log losses of the ensemble, its best member and the best floor over training pairs.
+
+    With several sources also the ensemble's mean over them.
+    """
     curves: dict[str, list[tuple[int, float]]] = {}
     for point in points:
         for label, loss in _losses(point).items():
@@ -167,4 +177,7 @@ def _losses(point: Point) -> Mapping[str, float]:
         losses = [loss for name in names if (loss := scores.get(name)) is not None]
         if losses:
             found[label] = min(losses)
+    mean = point.evaluation.source_mean(ENSEMBLE)
+    if mean is not None and len(point.evaluation.sources) > 1:
+        found["ensemble, mean of sources"] = mean
     return found
