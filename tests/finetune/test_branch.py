@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
@@ -299,6 +300,20 @@ def test_ranks_and_depths_of_branches_are_their_own(made):
     assert layers == {str(START + 1)}
     with pytest.raises(ValueError, match="start 0 is not in 1 … 2"):
         made.adapters.add("low", seed=0, start=0)
+
+
+def test_tokens_that_fill_a_pass_up_go_through_no_adapter(made):
+    branches, _ = three_branches(made)
+    segments = [Segment(b.name, 2) for b in branches]
+    layer = next(m for m in made.adapters.model.modules() if isinstance(m, LoraLayer))
+    x = torch.randn(1, 11, layer.in_features)
+    with torch.inference_mode():
+        with made.adapters.together(segments):
+            found = layer(x)
+            torch.testing.assert_close(found[:, :6], layer(x[:, :6]))
+        plain = layer(x)
+    torch.testing.assert_close(found[:, 6:], plain[:, 6:])
+    assert (found[:, :6] - plain[:, :6]).abs().max() > 0
 
 
 @pytest.mark.parametrize("seeds", [None, [7, 8, 9]])

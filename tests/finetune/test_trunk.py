@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litee.encode.forest import EncodedPair, grow, pack_leaves
+from litee.finetune import trunk as trunk_module
 from litee.finetune.attention import TreeLayout, tree_attention
 from litee.finetune.backbones import find_backbone, load_backbone
-from litee.finetune.trunk import Trunk, lay_out, pooled
+from litee.finetune.trunk import Trunk, filled_up, lay_out, pooled
 from tiny_models import FAMILIES, LAYERS, WIDTH, WINDOW, plain_model, plain_states
 
 ALL = sorted(FAMILIES)
@@ -105,6 +106,31 @@ def test_states_do_not_depend_on_the_packing(tiny, family):
             close(alone[0], whole[together.leaves.index(trees.leaves[0])])
             seen += 1
     assert seen == len(forest.leaves)
+
+
+@given(st.integers(1, 100_000))
+def test_passes_have_few_sizes_and_are_filled_up_by_little(tokens):
+    rows = filled_up(tokens)
+    assert tokens <= rows
+    assert rows - tokens < max(16, tokens / 8)
+    assert filled_up(rows) == rows
+    assert len({filled_up(t) for t in range(1025, 2049)}) == 16
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llama"])
+def test_filling_a_pass_up_changes_no_state(tiny, family, monkeypatch):
+    trunk = loaded(tiny(family)).trunk
+    forest = some_forest(3)
+    trees = lay_out(forest, one_pack(forest))
+    seen = []
+    for rows in (lambda t: t, lambda t: t + 1, lambda t: t + 40):
+        monkeypatch.setattr(trunk_module, "filled_up", rows)
+        with torch.inference_mode():
+            seen.append(trunk.run(trees, depths=[1, LAYERS]))
+    for found in seen[1:]:
+        for depth, states in found.items():
+            assert len(states) == len(trees.ids)
+            close(states, seen[0][depth], 1e-6)
 
 
 def test_positions_restart_after_the_prefix():

@@ -266,14 +266,18 @@ class Adapters:
 def _one_by_one(layer: LoraLayer, x: Tensor, plan: _Plan, width: int) -> Tensor:
     """(1, tokens, width) of every segment by its adapter, one after the other."""
     parts = []
-    inputs = torch.split(x, [s.tokens for s in plan.segments], dim=1)
-    for segment, generator, part in zip(plan.segments, plan.generators, inputs, strict=True):
+    sizes = [s.tokens for s in plan.segments]
+    beyond = x.shape[1] - sum(sizes)  # tokens that fill the pass up
+    inputs = torch.split(x, [*sizes, beyond], dim=1)
+    for segment, generator, part in zip(plan.segments, plan.generators, inputs[:-1], strict=True):
         if segment.adapter not in layer.lora_A:  # this adapter starts further up
             parts.append(part.new_zeros(*part.shape[:-1], width))
             continue
         down, up = _matrices(layer, segment.adapter)
         kept, factor = _dropped(part, layer.lora_dropout[segment.adapter], generator)
         parts.append((kept @ down.to(x.dtype).T) @ (up * factor).to(x.dtype).T)
+    if beyond:
+        parts.append(x.new_zeros(1, beyond, width))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 

@@ -59,7 +59,7 @@ def tree_attention(
         key: (1, key heads, tokens, size).
         value: (1, key heads, tokens, size).
         attention_mask: must be None: the layout says it all.
-        tree: the layout.
+        tree: the layout; tokens beyond it, which fill a pass up, attend to nothing and give 0.
         scaling: factor on the scores; 1/√size when None.
         dropout: attention dropout probability.
         sliding_window: a token sees this many tokens, itself included; None sees all.
@@ -98,6 +98,9 @@ def tree_attention(
     for prefix, branches in tree.groups:
         parts.append(attend([prefix]))
         parts += [attend([prefix, branch])[:, :, prefix[1] :] for branch in branches]
+    beyond = query.shape[2] - sum(part.shape[2] for part in parts)
+    if beyond:
+        parts.append(parts[0].new_zeros(1, query.shape[1], beyond, value.shape[3]))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 

@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from litee.encode.forest import Forest, Pack
@@ -143,14 +144,18 @@ class Trunk:
                 raise ValueError("states are needed to start above the embeddings")
             states = self.embed(trees.ids)
         found = {d: states for d in depths if d == start}
+        tokens = len(states)
+        filling = 0 if trees.layout.flex else filled_up(tokens) - tokens
+        states = functional.pad(states, (0, 0, 0, filling))
+        positions = functional.pad(trees.positions, (0, filling))
         for first, last in _runs(start, depths):
             states = self._slice(first, last)(
                 inputs_embeds=states[None],
-                position_ids=trees.positions[None],
+                position_ids=positions[None],
                 use_cache=False,
                 tree=trees.layout,
             ).last_hidden_state[0]
-            found[last] = states
+            found[last] = states[:tokens]
         return found
 
     def _slice(self, first: int, last: int) -> PreTrainedModel:
@@ -170,6 +175,19 @@ class Trunk:
             if norm in part._modules:
                 setattr(part, norm, nn.Identity())
         return self._slices.setdefault((first, last), part)  # passes may run side by side
+
+
+def filled_up(tokens: int) -> int:
+    """Rows of a pass on a CPU: the next of a few sizes, at most 16 of them up to each doubling.
+
+    Each size of a matrix product leaves compiled kernels in memory, which would grow with the
+    number of packs otherwise.
+
+    >>> filled_up(7), filled_up(500), filled_up(2000)
+    (16, 512, 2048)
+    """
+    step = max(16, 1 << max(0, tokens.bit_length() - 5))
+    return -(-tokens // step) * step
 
 
 def _runs(start: int, depths: Sequence[int]) -> list[tuple[int, int]]:
