@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[Path], Json]] = {
     "roofline": roofline.measure,
     "ensemble": ensemble.measure,
     "scale": scale.measure,
+    "streaming": scale.stream,
     "plans": plans.measure,
 }
 

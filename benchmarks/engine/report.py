@@ -88,7 +88,7 @@ def write(folder: Path) -> None:
         **_ensemble(found["ensemble"]),
         **_roofline(found["roofline"]),
         **_plans(found["plans"]),
-        **_scale(found["scale"]),
+        **_scale(found["scale"]["fits"], found["streaming"]["predictions"]),
     }
     tables = {
         "peers": _peer_rows(runs),
@@ -97,7 +97,7 @@ def write(folder: Path) -> None:
         "plans": found["plans"]["runs"],
         "budgets": found["plans"]["budgets"],
         "scale": found["scale"]["fits"],
-        "streaming": found["scale"]["predictions"],
+        "streaming": found["streaming"]["predictions"],
     }
     receipt = Receipt(device=cpu_name(), versions=versions())
     receipt.seconds = round(sum(p["cost"]["seconds"] for p in parts.values()), 1)
@@ -204,14 +204,16 @@ def _plans(found: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _scale(found: Mapping[str, Any]) -> dict[str, float]:
-    fits, few, many = found["fits"], *found["predictions"][2:]
+def _scale(fits: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+    some, more, few, many = predictions
     each = [1000 * fit["engine_seconds"] / fit["votes"] for fit in fits]
     return {
         "ms_per_vote_500": each[0],
         "ms_per_vote_16000": each[-1],
         "ms_per_vote_spread": max(each) / min(each),
         "cache_bytes_per_answer": fits[-1]["cache_bytes_per_answer"],
+        "predict_mb_1000_pairs_backbone": some["peak_rss_mb"],
+        "predict_mb_16000_pairs_backbone": more["peak_rss_mb"],
         "predict_mb_1000_pairs": few["peak_rss_mb"],
         "predict_mb_1000000_pairs": many["peak_rss_mb"],
     }

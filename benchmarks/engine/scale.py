@@ -21,17 +21,15 @@ LITEE = (sys.executable, "-c", "from litee.cli import main; main()")
 
 
 def measure(folder: Path) -> Json:
-    """Fits of 500 to 16,000 votes on distinct texts; predictions of 1,000 to 1,000,000 pairs."""
-    points = [_fit(folder, count) for count in COUNTS]
-    print(json.dumps(points), flush=True)
-    return {
-        "depth": DEPTH,
-        "fits": points,
-        "predictions": [
-            _predict(folder, "with a backbone", count, "probe") for count in (FEW, SOME)
-        ]
-        + [_predict(folder, "text statistics", count, "statistics") for count in (FEW, MANY)],
-    }
+    """Fits of 500 to 16,000 votes on distinct texts."""
+    return {"depth": DEPTH, "fits": [_fit(folder, count) for count in COUNTS]}
+
+
+def stream(folder: Path) -> Json:
+    """Predictions of 1,000 to 1,000,000 pairs of distinct texts."""
+    found = [_predict(folder, "with a backbone", count, "probe") for count in (FEW, SOME)]
+    found += [_predict(folder, "text statistics", count, "statistics") for count in (FEW, MANY)]
+    return {"depth": DEPTH, "predictions": found}
 
 
 def _fit(folder: Path, count: int) -> Json:

@@ -91,7 +91,7 @@ base=$(sed -n 's/^backbone: //p' "$here/$what.yaml" 2>/dev/null || true)
 case $what in
   best_of_n)
     $python benchmarks/best_of_n.py "$runs/prompts/train.jsonl" --judge "$runs/judge" \
-      --independent "$runs/independent" --limit 80 --samples "${SAMPLES:-32}" --max-new-tokens "${TOKENS:-96}" \
+      --independent "$runs/independent" --limit 160 --samples "${SAMPLES:-32}" --max-new-tokens "${TOKENS:-96}" \
       --temperature 0.9 --top-p 0.95 --repetition-penalty 1.1 --dtype bfloat16 --threads "$threads" \
       --work "$runs/best_of_n"
     exit ;;
