@@ -51,6 +51,7 @@ three() { # test file: the base model, its plainly tuned form, its RAFT form
 tune raft train
 tune plain train.plain
 three main
+three curve
 
 # preferences: the RAFT model's own samples, ranked by what people answered
 [[ -d $own/merged ]] || $litee tune merge "$own/raft" --out "$own/merged"
@@ -62,5 +63,3 @@ three main
 [[ -f $own/dpo/receipt.json ]] || $litee tune dpo "$own/pairs.jsonl" --backbone "$own/merged" \
   --config $here/dpo.yaml --out "$own/dpo" --resume
 answer dpo main 144 --backbone "$own/merged" --adapter "$own/dpo/adapter"
-
-three curve

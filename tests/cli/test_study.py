@@ -215,6 +215,44 @@ def test_an_arm_that_fits_no_budget_says_why(study, train, tmp_path):
     assert "1s.words.log_loss" not in result.metrics
 
 
+def test_a_study_made_of_studies_brings_them_together(tmp_path, train, backbone, quick):
+    small = SETTINGS | {"members": ["statistics", "probe"], "backbones": [str(backbone)]}
+    one = {"name": "one", "kind": "fit", "votes": [train], "settings": small, "notes": "Fit."}
+    two = {"name": "two", "kind": "ablations", "votes": [train], "settings": small}
+    two["arms"] = {"words": {"members": ["statistics"]}}
+    for content in (one, two):
+        write_yaml(tmp_path / f"{content['name']}.yaml", content)
+    whole = {"name": "tiny", "kind": "parts", "parts": ["one.yaml", "two.yaml"]}
+    headlines = {"log_loss": "one.log_loss", "words": "two.words.log_loss_difference"}
+    file = write_yaml(tmp_path / "tiny.yaml", whole | {"headlines": headlines, "notes": "Both."})
+    places = ("--out", tmp_path / "out/tiny", "--data", tmp_path, "--results", tmp_path / "results")
+    done = litee("study", file, *places)
+    assert done.code == 0, done.err
+    made = result_of(tmp_path)
+    parts = {name: read_result(tmp_path / f"results/{name}.json") for name in ("one", "two")}
+    assert made.metrics == {
+        "log_loss": parts["one"].metrics["log_loss"],
+        "words": parts["two"].metrics["words.log_loss_difference"],
+    }
+    assert made.intervals["words"] == parts["two"].intervals["words.log_loss_difference"]
+    assert [part["name"] for part in made.tables["parts"]] == ["one", "two"]
+    page = (tmp_path / "out/tiny/report.html").read_text()
+    assert page.count("<svg") == 2
+    assert 'id="two"' in page
+    for text in ("Fit.", "Both.", "words"):
+        assert text in page
+    # results that are there already are shown beside the parts, and a wrong name is an error
+    shown = whole | {"parts": ["one.yaml"], "beside": ["two"]}
+    write_yaml(file, shown | {"headlines": {"words": "two.words.log_loss_difference"}})
+    assert litee("study", file, *places).code == 0
+    assert result_of(tmp_path).metrics == {"words": made.metrics["words"]}
+    write_yaml(file, shown | {"headlines": {"words": "two.nothing"}})
+    refused = litee("study", file, *places)
+    assert refused.code == 3
+    assert "headline words = 'two.nothing': two has no metric of this name" in refused.err
+    assert "Traceback" not in refused.err
+
+
 def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):
     assert study(kind="in_source", votes=[train]).code == 0
     done = study(kind="in_source", votes=[train], settings={"seed": 9})
@@ -261,6 +299,10 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         (CURVE | {"sizes": [1]}, 3, ("a point of 1 pairs has 1 prompts",)),
         ({"kind": "ablations"}, 2, ("ablations and budgets name arms",)),
         ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("ablations and budgets name arms",)),
+        ({"kind": "parts"}, 2, ("all studies but those made of parts name votes",)),
+        ({"kind": "parts", "votes": []}, 2, ("a study made of parts names them",)),
+        ({"kind": "fit", "beside": ["x"]}, 2, ("beside belongs to",)),
+        ({"kind": "fit", "headlines": {"x": "y.z"}}, 2, ("headlines belong to",)),
         ({"kind": "budgets", "arms": {"x": {}}}, 2, ("a study of budgets names some",)),
         (BUDGETS | {"budgets": ["2m", "60s"]}, 2, ("budgets 2m, 60s", "ascending")),
         (BUDGETS | {"budgets": ["soon"]}, 2, ("budgets = 'soon'", "90s, 20m or 2h")),

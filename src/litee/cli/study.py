@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from litee.config import FitSettings, load_settings
-from litee.errors import ConfigError
+#: What marks a run's folder below a study's.
+_MADE = ("manifest.json", "*/manifest.json", "*/*/spent.json")
 
 
 def study(
@@ -28,26 +28,26 @@ def study(
     from litee.score.report import headline
     from litee.score.results import write_result
     from litee.score.study import run_study
-    from litee.score.study_settings import StudySettings
+    from litee.score.study_parts import load_part, run_parts
     from litee.score.table import evaluation_table
 
-    loaded = load_settings(StudySettings, file)
-    try:
-        settings = load_settings(FitSettings, None, loaded.settings)
-    except ConfigError as error:
-        raise ConfigError(error.problem, place=f"{file}, settings", fix=error.fix) from error
+    part = load_part(file)
+    loaded = part.study
     folder = out or Path("runs") / loaded.name
+    command = f"litee study {file.as_posix()}"
     if restart:
-        for manifest in (*folder.glob("*/manifest.json"), *folder.glob("manifest.json")):
-            shutil.rmtree(manifest.parent)
-    found = run_study(
-        loaded,
-        settings,
-        folder=file.parent,
-        out=folder,
-        data=data,
-        command=f"litee study {file.as_posix()}",
-    )
+        names = [load_part(file.parent / name).study.name for name in loaded.parts]
+        places = (folder, *(folder.parent / name for name in names))
+        for made in [f for place in places for kind in _MADE for f in place.glob(kind)]:
+            shutil.rmtree(made.parent, ignore_errors=True)
+    if loaded.kind == "parts":
+        found = run_parts(
+            loaded, folder=file.parent, out=folder, data=data, results=results, command=command
+        )
+    else:
+        found = run_study(
+            loaded, part.settings, folder=file.parent, out=folder, data=data, command=command
+        )
     console = Console()
     for title, evaluation in found.evaluations.items():
         console.print(f"\n[bold]{title}[/]")

@@ -15,6 +15,7 @@ from litee.predict.fit import FitResult
 from litee.records import Folds, Score, VotedPair
 from litee.rundir import Json, Receipt
 from litee.score.evaluation import evaluate
+from litee.score.figures import whiskers
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_settings import BASE, Studied, StudySettings
@@ -111,7 +112,14 @@ def compare_arms(
         tables={"arms": arms, "pairs": together.pairs, "prompt_groups": together.groups},
         notes=study.notes,
     )
-    return Studied(result, {study.name: together})
+    plot = whiskers(
+        "ablations",
+        {arm: scores[f"{arm}.log_loss_difference"] for arm in fits if arm != BASE},
+        label="log loss less that of the base (below 0 is better)",
+        main="",
+        line=(0.0, "base"),
+    )
+    return Studied(result, {study.name: together}, () if plot is None else (plot,))
 
 
 def floor_losses(evaluation: Evaluation) -> dict[str, float]:

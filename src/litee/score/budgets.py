@@ -29,7 +29,7 @@ from litee.records import Folds, Score, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, write_json
 from litee.score.ablations import arm_settings, floor_losses
 from litee.score.evaluation import evaluate
-from litee.score.figures import line_plot
+from litee.score.figures import Plot, line_plot
 from litee.score.floors import floor_systems
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
@@ -127,9 +127,11 @@ def run_budgets(
                 seed=settings.seed,
                 floors=tuple(floors),
             )
-    draw_budgets(found, spent, tuple(arms), out / "budgets.png")
+    plots = budget_plots(found, spent, tuple(arms))
+    for plot in plots:
+        plot.png(out / "budgets.png")
     votes = sum(v.votes for v in train)
-    return _result(study, found, spent, receipt, votes=votes, command=command)
+    return _result(study, found, spent, receipt, plots, votes=votes, command=command)
 
 
 def _spend(
@@ -190,6 +192,7 @@ def _result(
     found: Mapping[str, Evaluation],
     spent: Mapping[tuple[str, str], Spent],
     receipt: Receipt,
+    plots: tuple[Plot, ...],
     *,
     votes: int,
     command: str,
@@ -219,7 +222,8 @@ def _result(
         tables=tables | {"votes": votes},
         notes=study.notes,
     )
-    return Studied(result, {f"{study.name}, {budget}": one for budget, one in found.items()})
+    evaluations = {f"{study.name}, {budget}": one for budget, one in found.items()}
+    return Studied(result, evaluations, plots)
 
 
 def _scores(evaluation: Evaluation, arm: str) -> dict[str, Score]:
@@ -233,13 +237,12 @@ def _scores(evaluation: Evaluation, arm: str) -> dict[str, Score]:
     return scores
 
 
-def draw_budgets(
+def budget_plots(
     found: Mapping[str, Evaluation],
     spent: Mapping[tuple[str, str], Spent],
     arms: Sequence[str],
-    path: Path,
-) -> None:
-    """Log loss of every arm over the budget, in seconds."""
+) -> tuple[Plot, ...]:
+    """Log loss of every arm over the budget, in seconds; none when no arm has a judge."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for budget, evaluation in found.items():
         for arm in arms:
@@ -249,9 +252,9 @@ def draw_budgets(
             if loss is not None:
                 curves.setdefault(arm, []).append((round(seconds_of(budget)), loss))
     if not curves:
-        return
+        return ()
     alt = "Log loss on the same held-out prompts over the wall time that each got: " + "; ".join(
         f"{arm} " + ", ".join(f"{loss:.3f} after {seconds} s" for seconds, loss in line)
         for arm, line in curves.items()
     )
-    line_plot("budgets", curves, x="budget, seconds", y="log loss", alt=alt).png(path)
+    return (line_plot("budgets", curves, x="budget, seconds", y="log loss", alt=alt),)

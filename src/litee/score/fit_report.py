@@ -15,7 +15,7 @@ from litee.predict.fit import FitResult
 from litee.predict.judge import Judge
 from litee.records import Dropped, Folds, Score, VotedPair, VoteSet
 from litee.score.evaluation import evaluate
-from litee.score.figures import whiskers
+from litee.score.figures import Plot, whiskers
 from litee.score.floors import FLOOR_NAMES, floor_systems
 from litee.score.report import DepthCurve, MemberLine, ReportInput, Truncation
 from litee.score.scorecard import Evaluation
@@ -204,7 +204,14 @@ def judge_report(
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
-    """One picture of an evaluation for a page: log loss of every system that has one."""
+    """The same as a picture, if any system has a log loss."""
+    for plot in loss_plots(evaluation):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot.png(path)
+
+
+def loss_plots(evaluation: Evaluation) -> tuple[Plot, ...]:
+    """The log loss of every system that has one, in one plot; none when no system has."""
     systems = [s for s in evaluation.systems if s.role != "ablation"]
     plot = whiskers(
         "log-loss",
@@ -213,9 +220,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
         main=evaluation.main,
         quiet=[s.name for s in systems if s.role == "floor"],
     )
-    if plot is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plot.png(path)
+    return () if plot is None else (plot,)
 
 
 def report_path(folder: Path) -> Path:

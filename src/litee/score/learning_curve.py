@@ -1,14 +1,13 @@
 """Learning curves: judges of more and more votes, on the same held-out prompts.
 
 Smaller sets of prompts are part of larger ones, so that two points differ by the votes between
-them. Knows nothing of command lines, and of files only the plot it draws.
+them. Knows nothing of command lines and files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from litee.errors import InputError
 from litee.predict.fit import FitResult
 from litee.records import VotedPair
 from litee.rundir import Json, Receipt
-from litee.score.figures import line_plot
+from litee.score.figures import Plot, line_plot
 from litee.score.fit_report import ENSEMBLE
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
@@ -103,8 +102,16 @@ def make_parts(
     )
 
 
-def curve_result(study: StudySettings, points: Sequence[Point], *, command: str) -> Studied:
+def curve_result(
+    study: StudySettings, points: Sequence[Point], plot: Plot, *, command: str
+) -> Studied:
     """The points beside each other.
+
+    Args:
+        study: what was asked.
+        points: in order of size.
+        plot: of them.
+        command: that makes the results again.
 
     Returns:
         Metrics `<pairs>.log_loss`, `.accuracy` and `.ece` of the ensemble, `.source_log_loss`, the
@@ -145,10 +152,10 @@ def curve_result(study: StudySettings, points: Sequence[Point], *, command: str)
     result = new_result(
         study.name, command, receipt, metrics, intervals=intervals, tables=tables, notes=study.notes
     )
-    return Studied(result, {f"{study.name}, {points[-1].pairs:,} pairs": last})
+    return Studied(result, {f"{study.name}, {points[-1].pairs:,} pairs": last}, (plot,))
 
 
-def draw_curve(points: Sequence[Point], path: Path) -> None:
+def curve_plot(points: Sequence[Point]) -> Plot:
     """Log losses of the ensemble, its best member and the best floor over training pairs.
 
     With several sources also the ensemble's mean over them.
@@ -161,7 +168,7 @@ def draw_curve(points: Sequence[Point], path: Path) -> None:
         f"{label} " + ", ".join(f"{loss:.3f} at {pairs:,}" for pairs, loss in line)
         for label, line in curves.items()
     )
-    line_plot("learning-curve", curves, x="training pairs", y="log loss", alt=alt).png(path)
+    return line_plot("learning-curve", curves, x="training pairs", y="log loss", alt=alt)
 
 
 def _losses(point: Point) -> Mapping[str, float]:

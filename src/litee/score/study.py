@@ -19,8 +19,8 @@ from litee.records import Folds, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, write_json
 from litee.score.ablations import arm_settings, compare_arms
 from litee.score.budgets import run_budgets
-from litee.score.fit_report import draw, evaluate_judge, judge_report
-from litee.score.learning_curve import Point, curve_result, draw_curve, make_parts
+from litee.score.fit_report import draw, evaluate_judge, judge_report, loss_plots
+from litee.score.learning_curve import Point, curve_plot, curve_result, make_parts
 from litee.score.report import write_report
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
@@ -71,7 +71,7 @@ def run_study(
     result, evaluation = fit_votes(*learnt, settings, out=out, command=command)
     extra = other_metrics(evaluation)
     made = as_result(study, evaluation, result, command=command, started=started, extra=extra)
-    return Studied(made, {study.name: evaluation})
+    return Studied(made, {study.name: evaluation}, loss_plots(evaluation))
 
 
 def _ablations(
@@ -117,8 +117,9 @@ def _learning_curve(
             Judge.from_pretrained(folder), tested, parts.groups, seed=settings.seed, training=some
         )
         points.append(Point(len(some), len(set(folds.groups)), result, found))
-    draw_curve(points, out / "learning_curve.png")
-    return curve_result(study, points, command=command)
+    plot = curve_plot(points)
+    plot.png(out / "learning_curve.png")
+    return curve_result(study, points, plot, command=command)
 
 
 def _transfer(
@@ -170,6 +171,7 @@ def _transfer(
     return Studied(
         as_result(study, transfer, result, command=command, started=started, extra=extra),
         {f"{study.name}, held-out prompts": evaluation, study.name: transfer},
+        loss_plots(transfer),
     )
 
 

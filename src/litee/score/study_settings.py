@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from litee.config import Settings, seconds_of
+from litee.score.figures import Plot
 from litee.score.results import Result
 from litee.score.scorecard import Evaluation
 
@@ -21,19 +22,41 @@ BASE = "base"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
+_WITH_VOTES = ("fit", "transfer", "in_source", "ablations", "learning_curve", "budgets")
+
+#: Setting, the kinds that have to have it and no others, and how to say so.
+_NEEDED = (
+    ("votes", _WITH_VOTES, "all studies but those made of parts name votes"),
+    ("parts", ("parts",), "a study made of parts names them"),
+    ("test", ("transfer",), "a transfer study names votes under test"),
+    ("arms", ("ablations", "budgets"), "ablations and budgets name arms"),
+    ("budgets", ("budgets",), "a study of budgets names some"),
+    ("sizes", ("learning_curve",), "a learning curve names sizes"),
+)
+
+#: Setting, the kinds that may have it, and how to say so.
+_ALLOWED = (
+    ("verdicts", ("transfer",), "verdicts are compared with in a transfer study only"),
+    ("beside", ("parts",), "beside belongs to a study made of parts"),
+    ("headlines", ("parts",), "headlines belong to a study made of parts"),
+)
+
 
 class StudySettings(Settings):
     """A study's YAML file."""
 
     name: str = Field(description="Name of the results file.")
-    kind: Literal["fit", "transfer", "in_source", "ablations", "learning_curve", "budgets"] = Field(
+    kind: Literal[
+        "fit", "transfer", "in_source", "ablations", "learning_curve", "budgets", "parts"
+    ] = Field(
         description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
         "fit each file by itself; ablations: the same votes with some settings changed at a time; "
         "learning_curve: more and more of the votes, on the same held-out prompts; budgets: "
-        "several settings within the same wall times, on the same held-out prompts."
+        "several settings within the same wall times, on the same held-out prompts; parts: other "
+        "studies, brought together."
     )
     votes: tuple[str, ...] = Field(
-        min_length=1, description="Votes files, below the data folder or the study's own folder."
+        (), description="Votes files, below the data folder or the study's own folder."
     )
     test: tuple[str, ...] = Field((), description="Votes files of a transfer's test.")
     verdicts: str = Field("", description="LLM verdicts on the test pairs (MT-Bench layout).")
@@ -58,25 +81,34 @@ class StudySettings(Settings):
     budgets: tuple[str, ...] = Field(
         (), description="Wall times that every arm gets, ascending, such as 90s or 20m."
     )
+    parts: tuple[str, ...] = Field(
+        (), description="Of a study made of studies: their files, from this file's folder."
+    )
+    beside: tuple[str, ...] = Field(
+        (), description="Of a study made of studies: names of other results files to show."
+    )
+    headlines: dict[str, str] = Field(
+        {}, description="Of a study made of studies: metric → part.metric that it is taken from."
+    )
     notes: str = Field("", description="What falls short and why; goes into the results.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
-        if (self.kind == "transfer") != bool(self.test):
-            raise ValueError("a transfer study names votes under test, the others do not")
-        if self.verdicts and self.kind != "transfer":
-            raise ValueError("verdicts are compared with in a transfer study only")
-        if (self.kind in {"ablations", "budgets"}) != bool(self.arms):
-            raise ValueError("ablations and budgets name arms, the others do not")
-        if (self.kind == "budgets") != bool(self.budgets):
-            raise ValueError("a study of budgets names some, the others do not")
+        for setting, kinds, rule in _NEEDED:
+            if (self.kind in kinds) != bool(getattr(self, setting)):
+                raise ValueError(f"{rule}, the others do not")
+        for setting, kinds, rule in _ALLOWED:
+            if self.kind not in kinds and getattr(self, setting):
+                raise ValueError(rule)
+        return self
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
         seconds = [seconds_of(budget, option="budgets") for budget in self.budgets]
         if sorted(set(seconds)) != seconds:
             raise ValueError(f"budgets {', '.join(self.budgets)}: name ascending wall times")
-        if (self.kind == "learning_curve") != bool(self.sizes):
-            raise ValueError("a learning curve names sizes, the others do not")
         if sorted(set(self.sizes)) != list(self.sizes) or min(self.sizes, default=1) < 1:
             raise ValueError(f"sizes {list(self.sizes)}: name ascending numbers from 1 up")
         bad = [arm for arm in self.arms if not _NAME.fullmatch(arm) or arm == BASE]
@@ -92,7 +124,9 @@ class Studied:
     Attributes:
         result: the results file's content.
         evaluations: title → evaluation, in order.
+        plots: what can be seen of it.
     """
 
     result: Result
     evaluations: Mapping[str, Evaluation]
+    plots: tuple[Plot, ...] = ()

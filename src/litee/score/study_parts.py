@@ -1,0 +1,134 @@
+"""A study made of studies: all parts run, or gone on with, and one page and results file for all.
+
+Every part is a study file of its own and lies where it would lie if it were run alone. Knows
+nothing of command lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from litee.config import FitSettings, load_settings
+from litee.errors import ConfigError, InputError
+from litee.rundir import Json, Receipt, write_text
+from litee.score.results import Result, new_result, read_result, write_result
+from litee.score.study import run_study
+from litee.score.study_page import study_page
+from litee.score.study_settings import Studied, StudySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that is ready to run.
+
+    Attributes:
+        file: of the study.
+        study: what it says.
+        settings: of its fits.
+    """
+
+    file: Path
+    study: StudySettings
+    settings: FitSettings
+
+
+def load_part(file: Path) -> Part:
+    """A study file, and the settings of its fits.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown or wrong.
+    """
+    study = load_settings(StudySettings, file)
+    try:
+        settings = load_settings(FitSettings, None, study.settings)
+    except ConfigError as error:
+        raise ConfigError(error.problem, place=f"{file}, settings", fix=error.fix) from error
+    return Part(file, study, settings)
+
+
+def run_parts(
+    study: StudySettings, *, folder: Path, out: Path, data: Path, results: Path, command: str
+) -> Studied:
+    """Run all parts, write their results files, and bring them together.
+
+    Args:
+        study: with parts and headlines.
+        folder: the study file's folder; parts are named from there.
+        out: gets `report.html`; the parts' runs lie beside it, under their own names.
+        data: folder of the votes files.
+        results: folder of the results files.
+        command: the command that makes the results again.
+
+    Returns:
+        The headline metrics, with their intervals.
+
+    Raises:
+        ConfigError: a part is wrong, or is made of parts itself.
+        InputError: a headline names a metric that its results file does not have.
+    """
+    parts = [load_part(folder / name) for name in study.parts]  # all are checked before the first
+    for part in parts:
+        if part.study.kind == "parts":
+            raise ConfigError(
+                "a part is made of parts itself", place=str(part.file), fix="name its parts here"
+            )
+    beside = {name: read_result(results / f"{name}.json") for name in study.beside}
+    done: dict[str, Studied] = {}
+    for part in parts:
+        done[part.study.name] = found = run_study(
+            part.study,
+            part.settings,
+            folder=part.file.parent,
+            out=out.parent / part.study.name,
+            data=data,
+            command=f"litee study {part.file.as_posix()}",
+        )
+        write_result(results, found.result)
+    known = {name: one.result for name, one in done.items()} | beside
+    metrics, intervals = _headlines(study.headlines, known)
+    receipt = Receipt()
+    for one in done.values():
+        receipt.include(Receipt(**dict(one.result.receipt)))  # type: ignore[arg-type]
+    made = new_result(
+        study.name,
+        command,
+        receipt,
+        metrics,
+        intervals=intervals,
+        tables=_tables(study, known.values()),
+        notes=study.notes,
+    )
+    write_text(out / "report.html", study_page(made, study.headlines, done, beside))
+    return Studied(made, {})
+
+
+def _headlines(
+    wanted: Mapping[str, str], known: Mapping[str, Result]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name, source in wanted.items():
+        file, _, metric = source.partition(".")
+        result = known.get(file)
+        if result is None or metric not in result.metrics:
+            have = "no part" if result is None else f"{file} has no metric"
+            raise InputError(
+                f"headline {name} = {source!r}: {have} of this name",
+                fix="write part.metric, with a metric of its results file",
+            )
+        metrics[name] = result.metrics[metric]
+        if metric in result.intervals:
+            intervals[name] = result.intervals[metric]
+    return metrics, intervals
+
+
+def _tables(study: StudySettings, results: Iterable[Result]) -> dict[str, Json]:
+    return {
+        "headlines": dict(study.headlines),
+        "parts": [
+            {"name": r.name, "command": r.command, "date": r.date, "seconds": r.receipt["seconds"]}
+            for r in results
+        ],
+    }
