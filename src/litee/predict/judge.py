@@ -30,7 +30,7 @@ from litee.predict.runner import (
 from litee.records import Pair, Prediction
 
 #: Pairs that are encoded and run together; bounds the memory of a prediction.
-CHUNK_PAIRS = 2048
+CHUNK_PAIRS = 1000
 
 
 class Judge:
