@@ -66,7 +66,7 @@ def cost(cpu: Path, seconds: float, win_rate: float) -> dict[str, float]:
     if cpu.is_file():
         spent = re.findall(r"(\d+)m([\d.]+)s", cpu.read_text(encoding="utf-8"))
         total = sum(60 * int(m) + float(s) for m, s in spent)
-        found |= {"cpu_seconds": round(total, 1)} if total else {}
+        found |= {"cpu_seconds": round(total, 1)} if total >= 1 else {}
     points = 100 * (win_rate - 0.5)
     if points > 0:
         found["seconds_per_point"] = round(seconds / points, 1)

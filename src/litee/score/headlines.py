@@ -70,14 +70,43 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "ensemble5_train_ratio": "training five members costs, times one",
         "ensemble5_predict_ratio": "predicting with five, times one",
     },
+    "grpo": {
+        "win_rate": "win rate over the untuned model, asked of an independent judge",
+        "win_rate_length_controlled": "at equal length",
+        "reward.win_rate": "asked of the judge that rewarded",
+        "seconds": "seconds of tuning",
+    },
     "in_source": {"*.log_loss": "log loss"},
+    "lima_diversity": {
+        "win_rate": "demonstrations of two sources against one: win rate",
+        "win_rate_length_controlled": "at equal length",
+    },
+    "lima_multiturn": {
+        "win_rate": "thirty dialogues among the demonstrations against none: win rate",
+        "win_rate_length_controlled": "at equal length",
+    },
+    "lima_quality": {
+        "win_rate": "chosen demonstrations against random ones: win rate",
+        "win_rate_length_controlled": "at equal length",
+    },
+    "lima_quantity": {
+        "win_rate": "twice as many demonstrations, as many steps: win rate",
+        "win_rate_length_controlled": "at equal length",
+    },
     "lima_sft": {
         "win_rate": "win rate over the base model, asked of an independent judge",
         "win_rate_length_controlled": "at equal length",
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
     },
-    "learning_curve": {"*.log_loss": "pairs: log loss"},
+    "learning_curve": {"*.source_log_loss": "pairs: log loss, mean of the sources"},
+    "lora_litee": {
+        "log_loss": "MT-Bench: log loss",
+        "accuracy": "accuracy",
+        "litee_log_loss": "1,000 votes: log loss",
+        "pairjudge_log_loss": "pairjudge's",
+        "pairjudge_time_ratio": "at times as long a training",
+    },
     "mt_bench_transfer": {
         "log_loss": "log loss",
         "prior_log_loss": "constant prediction",
@@ -115,6 +144,8 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "smollm2.raft_less_lora.retrieved.token_f1": "RAFT over LoRA without documents in training",
         "smollm2.raft_dpo_less_raft.retrieved.token_f1": "a small DPO over RAFT",
         "smollm2.raft.k8_less_k0.token_f1": "RAFT with eight distractors over none",
+        "gemma.raft_less_base.retrieved.token_f1": "Gemma 3: RAFT over base",
+        "gemma.raft_less_lora.retrieved.token_f1": "over LoRA",
     },
     "travel_metrics": {
         "max_abs_error_rouge1": "largest deviation from the published table: ROUGE-1",
