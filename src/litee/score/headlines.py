@@ -105,7 +105,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "litee_log_loss": "1,000 votes: log loss",
         "pairjudge_log_loss": "pairjudge's",
-        "pairjudge_time_ratio": "at times as long a training",
+        "pairjudge_time_ratio": "whose training takes, times ours",
     },
     "mt_bench_transfer": {
         "log_loss": "log loss",
