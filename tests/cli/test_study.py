@@ -204,6 +204,9 @@ def test_budgets_compare_arms_at_the_same_wall_time(study, train, tmp_path):
     for name, value in before.metrics.items():
         if "second" not in name:
             assert after[name] == pytest.approx(value, abs=1e-6), name
+    changed = study(votes=[train], settings={"seed": 5}, **BUDGETS)
+    assert changed.code == 2
+    assert "was run with other settings or votes" in changed.err
 
 
 def test_an_arm_that_fits_no_budget_says_why(study, train, tmp_path):
@@ -250,6 +253,8 @@ def test_a_study_made_of_studies_brings_them_together(tmp_path, train, backbone,
     refused = litee("study", file, *places)
     assert refused.code == 3
     assert "headline words = 'two.nothing': two has no metric of this name" in refused.err
+    write_yaml(file, shown | {"headlines": {"words": "three.log_loss"}})
+    litee("study", file, *places).refused(2, "headline words = 'three.log_loss': no part")
     assert "Traceback" not in refused.err
 
 

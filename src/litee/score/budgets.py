@@ -19,21 +19,21 @@ import numpy.typing as npt
 
 from litee.collect.folds import hold_out
 from litee.config import FitSettings, seconds_of
-from litee.errors import ResourceError
+from litee.errors import ConfigError, ResourceError
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import states_in
 from litee.predict.judge import Judge
 from litee.predict.measure import calibrate
 from litee.predict.plan import Plan, choose
 from litee.records import Folds, Score, VotedPair, VoteSet
-from litee.rundir import Json, Receipt, write_json
+from litee.rundir import Json, Receipt, sha256_json, write_json
 from litee.score.ablations import arm_settings, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, line_plot
 from litee.score.floors import floor_systems
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_fit import fit_votes, split
+from litee.score.study_fit import NO_PART, fit_votes, split
 from litee.score.study_settings import Studied, StudySettings
 
 Floats = npt.NDArray[np.float64]
@@ -90,10 +90,13 @@ def run_budgets(
 
     Returns:
         Metrics `<budget>.<arm>.log_loss`, `.accuracy` and `.ece`; `.source_log_loss`, the mean of
-        the sources' log losses; `.log_loss_difference`, the arm minus the first arm, above 0 when
-        the first one is better, with the interval of the paired bootstrap over prompt groups;
-        `.seconds`, and `.seconds_per_vote` of those learnt from. An arm that fits no budget has
-        its reason in the table.
+        the sources' log losses; `.log_loss_difference`, the arm minus the first one that has a
+        judge, above 0 when that is better, with the interval of the paired bootstrap over prompt
+        groups; `.seconds`, and `.seconds_per_vote` of those learnt from. An arm that fits no
+        budget has its reason in the table.
+
+    Raises:
+        ConfigError: a folder was run with other settings or votes.
     """
     vote_set, voted = learnt
     arms = arm_settings(study, settings)
@@ -143,8 +146,22 @@ def _spend(
 ) -> Spent:
     """One fit within its budget; one that was interrupted begins anew, since its time counts."""
     file = out / SPENT
+    inputs: Json = {Path(name).name: digest for name, digest in learnt[0].inputs.items()}
+    asked = sha256_json(
+        {
+            "settings": settings.model_dump(mode="json", exclude=NO_PART),
+            "inputs": inputs,
+            "pairs": len(learnt[1]),
+        }
+    )
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["asked"] != asked:
+            raise ConfigError(
+                "was run with other settings or votes",
+                place=str(out),
+                fix="add --restart, or choose a new --out folder",
+            )
         return Spent(
             kept["seconds"], tuple(kept["changes"]), tuple(kept["members"]), kept["reason"]
         )
@@ -178,7 +195,7 @@ def _spend(
     took = round(time.monotonic() - started, 1)
     shutil.rmtree(out / _COLD, ignore_errors=True)
     spent = Spent(took, plan.changes if plan else (), members, reason)
-    write_json(file, spent.to_json())
+    write_json(file, {"asked": asked, **spent.to_json()})
     return spent
 
 

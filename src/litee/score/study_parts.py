@@ -65,7 +65,7 @@ def run_parts(
         The headline metrics, with their intervals.
 
     Raises:
-        ConfigError: a part is wrong, or is made of parts itself.
+        ConfigError: a part is wrong, or is made of parts itself, or a headline names none.
         InputError: a headline names a metric that its results file does not have.
     """
     parts = [load_part(folder / name) for name in study.parts]  # all are checked before the first
@@ -75,6 +75,14 @@ def run_parts(
                 "a part is made of parts itself", place=str(part.file), fix="name its parts here"
             )
     beside = {name: read_result(results / f"{name}.json") for name in study.beside}
+    for name, source in study.headlines.items():
+        file = source.partition(".")[0]
+        if file not in {*beside, *(part.study.name for part in parts)}:
+            raise ConfigError(
+                f"headline {name} = {source!r}: no part of this name",
+                place=study.name,
+                fix="write part.metric, with the name of one of the parts or of beside",
+            )
     done: dict[str, Studied] = {}
     for part in parts:
         done[part.study.name] = found = run_study(
@@ -111,11 +119,10 @@ def _headlines(
     intervals: dict[str, tuple[float, float]] = {}
     for name, source in wanted.items():
         file, _, metric = source.partition(".")
-        result = known.get(file)
-        if result is None or metric not in result.metrics:
-            have = "no part" if result is None else f"{file} has no metric"
+        result = known[file]
+        if metric not in result.metrics:
             raise InputError(
-                f"headline {name} = {source!r}: {have} of this name",
+                f"headline {name} = {source!r}: {file} has no metric of this name",
                 fix="write part.metric, with a metric of its results file",
             )
         metrics[name] = result.metrics[metric]
