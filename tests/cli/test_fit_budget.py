@@ -88,7 +88,7 @@ def with_clock(monkeypatch, clock):
         kwargs["deadline"] = Deadline(100.0, clock=clock)
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr("litee.score.study.fit_judge", timed)
+    monkeypatch.setattr("litee.score.study_fit.fit_judge", timed)
 
 
 @pytest.mark.parametrize(
