@@ -15,6 +15,9 @@ import numpy.typing as npt
 from litee.finetune.probe import PairStates
 from litee.records import Pair
 
+#: Texts whose statistics are remembered: neighbouring pairs share prompts and answers.
+_REMEMBERED = 2048
+
 _WORD = re.compile(r"\w+(?:'\w+)?")
 _SENTENCE = re.compile(r"[.!?]+(?:\s|$)")
 _LIST = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.M)
@@ -81,7 +84,7 @@ def answer_statistics(prompt: Sequence[str], answer: Sequence[str]) -> npt.NDArr
     return np.array(_answer(tuple(prompt), tuple(answer)))
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=_REMEMBERED)
 def _answer(prompt: tuple[str, ...], answer: tuple[str, ...]) -> tuple[float, ...]:
     text = "\n".join(answer)
     words = [w.lower() for w in _WORD.findall(text)]
@@ -118,7 +121,7 @@ def _answer(prompt: tuple[str, ...], answer: tuple[str, ...]) -> tuple[float, ..
     )
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=_REMEMBERED)
 def _content_words(text: str) -> frozenset[str]:
     return frozenset(w.lower() for w in _WORD.findall(text) if len(w) > 3)
 
