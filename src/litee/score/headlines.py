@@ -51,6 +51,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "judge.reward_8": "deviations gained in the eyes of the judge that chose",
         "independent.reward_8": "in those of the independent one",
     },
+    "curate": {
+        "seconds": "seconds for 100,000 demonstrations",
+        "peak_rss_mb": "peak memory, MB",
+        "tenth_peak_rss_mb": "for 10,000",
+    },
     "demo": {
         "log_loss": "log loss",
         "floor_log_loss": "best floor",
