@@ -31,6 +31,9 @@ TRIAL_PAIRS = 64
 #: Chunks of a budget: what a chunk takes is how far the end can be missed.
 BUDGET_CHUNKS = 40
 
+#: Seconds between two times that memory is given back: each takes a tenth of a second or more.
+GIVE_BACK_SECONDS = 3.0
+
 #: Numbers of 4 bytes that are held per state while a chunk is judged: the states themselves, the
 #: copy that heads read, and their products.
 HELD = 4
@@ -190,7 +193,7 @@ def predict_file(
         now = Progress(chunk=chunk)
     part.begin(now)
     rest = islice(pairs(), now.done, None)
-    slowest = 0.0
+    slowest, given_back = 0.0, 0.0
     with progress("predicting", count, "pairs") as advance:
         advance(now.done)
         while some := list(islice(rest, now.chunk)):
@@ -207,7 +210,9 @@ def predict_file(
             part.add((layout.line(p) for p in found), now)
             slowest = max(slowest, time.monotonic() - started)
             advance(len(some))
-            give_back_memory()  # holes in the heap, which grow with the number of passes
+            if time.monotonic() - given_back > GIVE_BACK_SECONDS:
+                give_back_memory()  # holes in the heap, which grow with the number of passes
+                given_back = time.monotonic()
     part.finish()
     return now
 
