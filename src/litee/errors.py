@@ -62,3 +62,7 @@ class ResourceError(LiteeError):
     """Disk, memory or time ran out (exit code 5)."""
 
     exit_code = EXIT_RESOURCE
+
+
+class BudgetError(ResourceError):
+    """Nothing fits the wall time or memory that was allowed (exit code 5)."""

@@ -171,6 +171,12 @@ class Receipt:
     stages: dict[str, float] = field(default_factory=dict)
     predicted: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, folder: Path) -> Receipt:
+        """The receipt that a run has written into its folder."""
+        written = json.loads((folder / "receipt.json").read_text(encoding="utf-8"))
+        return cls(**written)
+
     def include(self, part: Receipt) -> None:
         """Add what a part has cost; device, threads, seed and versions are the part's."""
         self.seconds = round(self.seconds + part.seconds, 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import SETTINGS, Done, litee, vote_rows, write_rows, write_yaml
 
+from litee.errors import ResourceError
 from litee.score.results import is_stale, read_result
 
 ARMS = {"kind": "ablations"}
@@ -256,6 +257,18 @@ def test_a_study_made_of_studies_brings_them_together(tmp_path, train, backbone,
     write_yaml(file, shown | {"headlines": {"words": "three.log_loss"}})
     litee("study", file, *places).refused(2, "headline words = 'three.log_loss': no part")
     assert "Traceback" not in refused.err
+
+
+def test_a_full_disk_is_no_outcome_of_a_budget(study, train, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise ResourceError("the disk is full", fix="free some space")
+
+    monkeypatch.setattr("litee.score.budgets.fit_votes", full)
+    arms = {"words": {"members": ["statistics"]}}
+    done = study(votes=[train], **(BUDGETS | {"arms": arms}))
+    assert done.code == 5
+    assert "the disk is full" in done.err
+    assert not list((tmp_path / "out").rglob("spent.json"))
 
 
 def test_restart_throws_every_run_of_the_study_away(study, train, tmp_path):

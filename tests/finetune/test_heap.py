@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import pytest
@@ -34,3 +35,15 @@ def test_the_setting_ends_with_the_block_even_after_an_error() -> None:
     before = resident_bytes()
     torch.ones(_FLOATS)
     assert resident_bytes() - before < 16 * 1024 * 1024
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's C library")
+def test_after_a_block_activations_are_not_mapped_anew() -> None:
+    """What is far above the library's first threshold, 128 KiB, stays on the heap."""
+    with kept_memory():
+        torch.ones(_FLOATS)
+    torch.ones(_FLOATS // 16)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.ones(_FLOATS // 16)  # 4 MiB, 1,024 pages
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10_000

@@ -10,9 +10,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-#: Parameters of GNU's mallopt (malloc.h), and the values it starts with.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_TRIM_START, _MMAP_START = 128 * 1024, 65_536
+#: Parameters of GNU's mallopt (malloc.h).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+
+#: What they are after a block. Setting any of them ends the library's own adjusting, so the
+#: thresholds are those that it reaches by itself once large tensors have been freed.
+_AFTER = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 * 1024 * 1024, _TRIM_THRESHOLD: 64 * 1024 * 1024}
 
 
 def give_back_memory() -> None:
@@ -39,8 +42,8 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(_MMAP_MAX, _MMAP_START)
-        _set(_TRIM_THRESHOLD, _TRIM_START)
+        for parameter, value in _AFTER.items():
+            _set(parameter, value)
         give_back_memory()
 
 

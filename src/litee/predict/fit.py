@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from litee.config import Device, FitSettings
-from litee.errors import ConfigError, ModelError, ResourceError
+from litee.errors import BudgetError, ConfigError, ModelError
 from litee.finetune.backbones import find_backbone
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.device import (
@@ -97,7 +97,7 @@ def fit_judge(
             says so.
 
     Raises:
-        ResourceError: no member was there in time.
+        BudgetError: no member was there in time.
         ModelError: a backbone cannot be used, or the saved judge does not give the same
             predictions after reloading.
     """
@@ -189,7 +189,7 @@ def _fit_members(
             except TimeUpError:
                 members.time_up(name)
     if not members.entries:
-        raise ResourceError(
+        raise BudgetError(
             "the time was up before any member was fitted",
             place=str(run.path),
             fix="raise --budget and go on with --resume, or add statistics to --members",

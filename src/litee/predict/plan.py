@@ -13,7 +13,7 @@ from pathlib import Path
 
 from litee.config import FitSettings
 from litee.encode.forest import Encoder
-from litee.errors import ConfigError, ResourceError
+from litee.errors import BudgetError, ConfigError
 from litee.finetune.branch_member import PASS_TOKENS
 from litee.finetune.rates import Rates, probe_bytes
 from litee.predict.leaner import lighter
@@ -318,7 +318,7 @@ def choose(
         max_bytes: of resident memory, None for any.
 
     Raises:
-        ResourceError: nothing fits.
+        BudgetError: nothing fits.
     """
     left = None if seconds is None else seconds * MARGIN
     plan = None
@@ -333,7 +333,7 @@ def choose(
         if in_time and (max_bytes is None or plan.peak_bytes <= max_bytes):
             return plan
     assert plan is not None
-    raise ResourceError(
+    raise BudgetError(
         f"even the leanest fit needs about {plan.seconds:.0f} seconds and "
         f"{plan.peak_bytes / 1e6:,.0f} MB",
         fix="raise --budget or --max-memory, or give fewer votes",

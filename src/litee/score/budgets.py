@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from litee.collect.folds import hold_out
 from litee.config import FitSettings, seconds_of
-from litee.errors import ConfigError, ResourceError
+from litee.errors import BudgetError, ConfigError
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import states_in
 from litee.predict.judge import Judge
@@ -104,31 +104,23 @@ def run_budgets(
     train = tuple(v for v, k in zip(voted, side.folds, strict=True) if k == 0)
     test = [v for v, k in zip(voted, side.folds, strict=True) if k == 1]
     groups = [g for g, k in zip(side.groups, side.folds, strict=True) if k == 1]
-    folds = split(train, settings)
+    task = _Task(vote_set, train, split(train, settings), command)
     floors = floor_systems(train, [v.pair for v in test])
     spent: dict[tuple[str, str], Spent] = {}
-    receipt = Receipt()
     found: dict[str, Evaluation] = {}
+    receipt = Receipt()
     for budget in study.budgets:
-        systems: dict[str, Floats] = {}
+        judges: dict[str, Floats] = {}
         for arm, chosen in arms.items():
             folder = out / budget / arm
-            spent[budget, arm] = one = _spend(
-                (vote_set, train, folds), chosen, budget, folder, command
-            )
+            spent[budget, arm] = one = _spend(task, chosen, budget, folder)
             if not one.reason:
-                systems[arm] = _probabilities(Judge.from_pretrained(folder), test)
-                written = (folder / "receipt.json").read_text(encoding="utf-8")
-                receipt.include(Receipt(**json.loads(written)))
-        if systems:
-            main = next(iter(systems))
+                judges[arm] = _probabilities(Judge.from_pretrained(folder), test)
+                receipt.include(Receipt.of(folder))
+        if judges:
+            systems, main = dict(floors) | judges, next(iter(judges))
             found[budget] = evaluate(
-                dict(floors) | systems,
-                test,
-                groups,
-                main=main,
-                seed=settings.seed,
-                floors=tuple(floors),
+                systems, test, groups, main=main, seed=settings.seed, floors=tuple(floors)
             )
     plots = budget_plots(found, spent, tuple(arms))
     for plot in plots:
@@ -137,65 +129,87 @@ def run_budgets(
     return _result(study, found, spent, receipt, plots, votes=votes, command=command)
 
 
-def _spend(
-    learnt: tuple[VoteSet, tuple[VotedPair, ...], Folds],
-    settings: FitSettings,
-    budget: str,
-    out: Path,
-    command: str,
-) -> Spent:
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What all arms learn from."""
+
+    vote_set: VoteSet
+    voted: tuple[VotedPair, ...]
+    folds: Folds
+    command: str
+
+    def asked(self, settings: FitSettings) -> str:
+        """Digest of all that an arm's outcome hangs on."""
+        inputs: Json = {Path(name).name: digest for name, digest in self.vote_set.inputs.items()}
+        plain = settings.model_dump(mode="json", exclude=NO_PART)
+        return sha256_json({"settings": plain, "inputs": inputs, "pairs": len(self.voted)})
+
+
+def _spend(task: _Task, settings: FitSettings, budget: str, out: Path) -> Spent:
     """One fit within its budget; one that was interrupted begins anew, since its time counts."""
-    file = out / SPENT
-    inputs: Json = {Path(name).name: digest for name, digest in learnt[0].inputs.items()}
-    asked = sha256_json(
-        {
-            "settings": settings.model_dump(mode="json", exclude=NO_PART),
-            "inputs": inputs,
-            "pairs": len(learnt[1]),
-        }
-    )
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["asked"] != asked:
-            raise ConfigError(
-                "was run with other settings or votes",
-                place=str(out),
-                fix="add --restart, or choose a new --out folder",
-            )
-        return Spent(
-            kept["seconds"], tuple(kept["changes"]), tuple(kept["members"]), kept["reason"]
-        )
+    asked = task.asked(settings)
+    kept = _kept(out / SPENT, asked)
+    if kept is not None:
+        return kept
     shutil.rmtree(out, ignore_errors=True)
-    vote_set, voted, folds = learnt
-    seconds = seconds_of(budget)
     started = time.monotonic()
-    plan: Plan | None = None
-    members: tuple[str, ...] = ()
-    reason = ""
-    try:
-        with states_in(out / _COLD):
-            machine, measured = calibrate([v.pair for v in voted], folds, settings)
-            plan = choose(settings, folds, machine, measured, seconds=seconds, max_bytes=None)
-            left = Deadline(seconds - (time.monotonic() - started), reserve=plan.tail)
-            result, _ = fit_votes(
-                vote_set,
-                voted,
-                folds,
-                plan.settings,
-                out=out,
-                command=command,
-                plan=plan,
-                deadline=left,
-            )
-            members = tuple(result.names)
-    except ResourceError as error:
-        reason = error.problem
-    except TimeUpError:
-        reason = "the time was up before a judge was there"
+    with states_in(out / _COLD):
+        plan, members, reason = _fit(task, settings, seconds_of(budget), started, out)
     took = round(time.monotonic() - started, 1)
     shutil.rmtree(out / _COLD, ignore_errors=True)
     spent = Spent(took, plan.changes if plan else (), members, reason)
-    write_json(file, {"asked": asked, **spent.to_json()})
+    write_json(out / SPENT, {"asked": asked, **spent.to_json()})
+    return spent
+
+
+def _fit(
+    task: _Task, settings: FitSettings, seconds: float, started: float, out: Path
+) -> tuple[Plan | None, tuple[str, ...], str]:
+    """The plan, the members that were fitted, and why there is no judge, if there is none."""
+    machine, measured = calibrate([v.pair for v in task.voted], task.folds, settings)
+    try:
+        plan = choose(settings, task.folds, machine, measured, seconds=seconds, max_bytes=None)
+    except BudgetError as error:
+        return None, (), error.problem
+    deadline = Deadline(seconds - (time.monotonic() - started), reserve=plan.tail)
+    try:
+        result, _ = fit_votes(
+            task.vote_set,
+            task.voted,
+            task.folds,
+            plan.settings,
+            out=out,
+            command=task.command,
+            plan=plan,
+            deadline=deadline,
+        )
+    except (BudgetError, TimeUpError):
+        return plan, (), "the time was up before a judge was there"
+    return plan, tuple(result.names), ""
+
+
+def _kept(file: Path, asked: str) -> Spent | None:
+    """What an earlier session spent here, if it ended.
+
+    Raises:
+        ConfigError: it had other settings or votes, or the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    fix = "add --restart, or choose a new --out folder"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        other = kept.pop("asked") != asked
+        spent = Spent(
+            float(kept["seconds"]),
+            tuple(map(str, kept["changes"])),
+            tuple(map(str, kept["members"])),
+            str(kept["reason"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"damaged: {error!r}", place=str(file), fix=fix) from error
+    if other:
+        raise ConfigError("was run with other settings or votes", place=str(file.parent), fix=fix)
     return spent
 
 
