@@ -22,7 +22,20 @@ Device = Literal["auto", "cpu", "cuda"]
 #: How the weights of frozen layers are kept and multiplied.
 DtypeSetting = Literal["auto", "float32", "bfloat16", "int8", "nf4"]
 
-MemberKind = Literal["statistics", "probe", "lora", "joint", "joint-lora"]
+MemberKind = Literal[
+    "statistics", "probe", "lora", "joint", "joint-lora", "verdict", "verdict-lora"
+]
+
+#: How a pair is written for a backbone: answers apart over one prompt; one sequence per order; such
+#: a sequence with a question at its end.
+Encoder = Literal["tree", "joint", "verdict"]
+
+#: Encoder → its member on frozen states, and the one with LoRA.
+ENCODER_MEMBERS: Mapping[Encoder, tuple[MemberKind, MemberKind]] = {
+    "tree": ("probe", "lora"),
+    "joint": ("joint", "joint-lora"),
+    "verdict": ("verdict", "verdict-lora"),
+}
 
 
 class Settings(BaseModel):
@@ -41,10 +54,14 @@ class FitSettings(Settings):
     members: tuple[MemberKind, ...] = Field(
         ("statistics", "probe", "lora"),
         description="Kinds of members, all but statistics once per backbone. probe, lora: answers "
-        "apart (pair tree); joint, joint-lora: the paper's one sequence, prompt, A and B.",
+        "apart (pair tree); joint, joint-lora: the paper's one sequence, prompt, A and B; verdict, "
+        "verdict-lora: such a sequence and a question, answered by the model's own A, B or tie.",
     )
     template: Literal["auto", "chat", "plain"] = Field(
         "auto", description="Prompt template: the backbone's chat template, a plain one, or auto."
+    )
+    verdict_shots: int = Field(
+        0, ge=0, le=3, description="Solved examples before the question of the verdict members."
     )
     max_tokens: int = Field(
         1024, ge=8, description="Text tokens per pair, shared by prompt, A and B."
@@ -141,6 +158,15 @@ class FitSettings(Settings):
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")
 
     @property
+    def tuned(self) -> bool:
+        """Whether any member has LoRA branches."""
+        return bool({tuned for _, tuned in ENCODER_MEMBERS.values()} & set(self.members))
+
+    def encodes(self, encoder: Encoder) -> bool:
+        """Whether any member reads pairs written so."""
+        return bool(set(ENCODER_MEMBERS[encoder]) & set(self.members))
+
+    @property
     def cache_bytes(self) -> int:
         """`cache_size` in bytes."""
         return bytes_of(self.cache_size, option="cache_size")
@@ -177,8 +203,12 @@ class FitSettings(Settings):
         for branch, start in (("lora", "probe"), ("joint-lora", "joint")):
             if branch in self.members and start not in self.members:
                 raise ValueError(f"member {branch} starts from {start}: add {start} to members")
-        tuned = {"lora", "joint-lora"} & set(self.members)
-        if tuned and isinstance(self.depth, int) and self.lora_layers > self.depth:
+        if self.verdict_shots and not self.encodes("verdict"):
+            raise ValueError(
+                f"verdict_shots = {self.verdict_shots}, but no member asks for a verdict: add "
+                "verdict or verdict-lora to members"
+            )
+        if self.tuned and isinstance(self.depth, int) and self.lora_layers > self.depth:
             raise ValueError(
                 f"lora_layers = {self.lora_layers} is more than depth = {self.depth}: lower one"
             )

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from litee.config import Encoder
 from litee.encode.budget import TokenBudget, keep_ends, share_out
 from litee.encode.templates import Template
+from litee.encode.verdicts import QUESTION, SHOTS, Shot
 from litee.errors import ConfigError
 from litee.records import Pair
 
 Ids = tuple[int, ...]
-Encoder = Literal["tree", "joint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class PairEncoder:
         template: literals and tokenizer.
         budget: tokens per pair.
         encoder: `tree`, answers apart; `joint`, one sequence (prompt, A, B) per order, as in
-            LoRA-LiteE (arXiv 2411.09947).
+            LoRA-LiteE (arXiv 2411.09947); `verdict`, such a sequence with a question at its end.
+        shots: solved examples before the question of a verdict, at most `len(SHOTS)`.
         max_positions: longest sequence the backbone takes; a single branch with its prefix must
             fit.
 
@@ -63,6 +64,7 @@ class PairEncoder:
         budget: TokenBudget,
         *,
         encoder: Encoder = "tree",
+        shots: int = 0,
         max_positions: int | None = None,
     ) -> None:
         self.template = template
@@ -72,6 +74,10 @@ class PairEncoder:
         self.max_positions = max_positions
         self._labels = [template.encode_text(f"\n\nResponse {x}:\n") for x in ("A", "B")]
         self._between = template.encode_text("\n\n")
+        asks = encoder == "verdict"
+        self._shots = shots if asks else 0
+        self._question = template.encode_text(QUESTION) if asks else []
+        self._examples = self._solved(SHOTS[: self._shots])
         overhead = self._overhead(1)
         if max_positions is not None and budget.max_tokens + overhead > max_positions:
             raise ConfigError(
@@ -82,11 +88,10 @@ class PairEncoder:
 
     def _overhead(self, turns: int) -> int:
         """Tokens that are not text in the longest branch of a pair, its prefix included."""
-        if self.encoder == "joint":
-            pieces = self.template.pieces(1)
-            literals = len(pieces.before_user[0]) + len(pieces.before_answer[0])
+        if self.encoder != "tree":
+            before, after = self._around()
             joints = 3 * (turns - 1) * len(self._between)
-            return literals + joints + sum(map(len, self._labels))
+            return len(before) + len(after) + joints + sum(map(len, self._labels))
         pieces = self.template.pieces(turns)
         return sum(map(len, pieces.before_user + pieces.before_answer)) + len(pieces.end)
 
@@ -116,7 +121,7 @@ class PairEncoder:
             lengths[1] - _total(left) + self._unread(pair.response_a),
             lengths[2] - _total(right) + self._unread(pair.response_b),
         )
-        if self.encoder == "joint":
+        if self.encoder != "tree":
             prefix, first, second = self._joint(turns, left, right)
         else:
             prefix = self._prefix(turns)
@@ -163,19 +168,34 @@ class PairEncoder:
     def _joint(
         self, turns: list[list[int]], left: list[list[int]], right: list[list[int]]
     ) -> tuple[Ids, Ids, Ids]:
-        pieces = self.template.pieces(1)
+        before, after = self._around()
         first, second = self._labels
-        question = self._between
-        asked: list[int] = []
-        for k, turn in enumerate(turns):
-            asked += [*(question if k else []), *turn]
-        prefix = (*pieces.before_user[0], *asked)
+        between = self._between
+        prefix = (*before, *_joined(turns, between))
 
         def order(one: list[list[int]], two: list[list[int]]) -> Ids:
-            ids = [*first, *_joined(one, question), *second, *_joined(two, question)]
-            return (*ids, *pieces.before_answer[0])
+            ids = [*first, *_joined(one, between), *second, *_joined(two, between)]
+            return (*ids, *after)
 
         return prefix, order(left, right), order(right, left)
+
+    def _around(self) -> tuple[Ids, Ids]:
+        """What stands before the prompt and behind the second answer of a joint sequence."""
+        pieces = self.template.pieces(self._shots + 1)
+        before = (*self._examples, *pieces.before_user[-1])
+        return before, (*self._question, *pieces.before_answer[-1])
+
+    def _solved(self, shots: Sequence[Shot]) -> Ids:
+        """Solved examples as turns of a conversation that goes on."""
+        pieces = self.template.pieces(len(shots) + 1)
+        ids: list[int] = []
+        for k, shot in enumerate(shots):
+            texts = (shot.prompt, shot.response_a, shot.response_b)
+            prompt, one, two = map(self.template.encode_text, texts)
+            ids += [*pieces.before_user[k], *prompt, *self._labels[0], *one, *self._labels[1], *two]
+            ids += [*self._question, *pieces.before_answer[k]]
+            ids += self.template.encode_text(shot.verdict)
+        return tuple(ids)
 
 
 def _joined(turns: list[list[int]], between: list[int]) -> list[int]:

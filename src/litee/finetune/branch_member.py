@@ -17,7 +17,7 @@ from litee.config import FitSettings
 from litee.finetune.adapters import Adapters
 from litee.finetune.branch import Branch, Examples, Lesson, save_head, train_together
 from litee.finetune.deadline import Deadline
-from litee.finetune.heads import HeadName
+from litee.finetune.heads import HeadName, PairHead
 from litee.finetune.loop import History
 from litee.finetune.members import STOP_SHARE, Fitted, Task, stop_split
 from litee.finetune.probe import Ints, PairStates, fit_probe
@@ -51,7 +51,8 @@ class BranchPlan:
         store: token states below the branches.
         adapters: where they are added.
         head: of the probe.
-        ridge: of the probes.
+        start: ridge of the probes that branches start from, or a head that is not learnt.
+        pooling: what of an answer's states the head reads.
     """
 
     name: str
@@ -59,7 +60,8 @@ class BranchPlan:
     store: TokenStore
     adapters: Adapters
     head: HeadName
-    ridge: float
+    start: PairHead | float
+    pooling: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def _branch_work(
         plan.store.fill(title=f"states below {plan.name}", deadline=deadline)
         deadline.check()
         own_time = deadline.part(share)
-        branches = [_fresh(plan, task, part, settings) for part in parts]
+        branches = [_fresh(plan, task, part) for part in parts]
         histories = train_together(
             branches,
             [Lesson(_examples(task, p.train), _examples(task, p.stop), p.seed) for p in parts],
@@ -176,17 +178,19 @@ def _branch_work(
     return work
 
 
-def _fresh(plan: BranchPlan, task: Task, part: _Part, settings: FitSettings) -> Branch:
-    """A branch at the solution of a probe on its own training prompts."""
-    probe = fit_probe(
-        plan.states.of(part.train),
-        task.shares[part.train],
-        task.weights[part.train],
-        ridge=plan.ridge,
-        head=plan.head,
-    )
+def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
+    """A branch at the solution of a probe on its own training prompts, or at the head given."""
+    head = plan.start
+    if not isinstance(head, PairHead):
+        head = fit_probe(
+            plan.states.of(part.train),
+            task.shares[part.train],
+            task.weights[part.train],
+            ridge=head,
+            head=plan.head,
+        )
     plan.adapters.add(part.label, seed=part.seed)
-    return Branch(plan.adapters, part.label, head=probe, store=plan.store, pooling=settings.pooling)
+    return Branch(plan.adapters, part.label, head=head, store=plan.store, pooling=plan.pooling)
 
 
 def _examples(task: Task, pairs: Ints) -> Examples:

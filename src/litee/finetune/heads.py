@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-HeadName = Literal["davidson", "rao-kupper", "joint"]
+HeadName = Literal["davidson", "rao-kupper", "joint", "verdict"]
+
+#: Most tokens that one verdict may start with.
+VERDICT_FORMS = 6
 
 
 class PairHead(nn.Module, ABC):
@@ -167,12 +170,69 @@ class JointHead(PairHead):
         return both
 
 
+class VerdictHead(PairHead):
+    """The language model's own output layer, cut down to the replies A, B and tie.
+
+    Logits are those of the tokens that each reply may start with, summed as probabilities: what
+    decoding under a grammar of the three replies would give. Nothing is learnt. Both orders are
+    averaged as in `JointHead`.
+
+    Buffers:
+        norm: (width,) weight of the final RMSNorm.
+        epsilon: () of that norm.
+        rows: (3, VERDICT_FORMS, width) output weights, scalings included; unused ones are zero.
+        bias: (3, VERDICT_FORMS) output biases; −1e9 where a row is unused.
+        cap: () soft cap c of the logits, c·tanh(z / c); 0 for none.
+
+    >>> head = VerdictHead(2)
+    >>> head.rows[0, 0] = torch.tensor([1.0, 0.0])
+    >>> head.bias[:, 0] = 0.0
+    >>> state = torch.tensor([[3.0, 4.0]])  # of mean square 12.5; its first number becomes 0.849
+    >>> [round(x, 3) for x in head.replies(state)[0].tolist()]
+    [0.849, 0.0, 0.0]
+    """
+
+    name = "verdict"
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.norm: Tensor
+        self.epsilon: Tensor
+        self.rows: Tensor
+        self.bias: Tensor
+        self.cap: Tensor
+        self.register_buffer("norm", torch.ones(width))
+        self.register_buffer("epsilon", torch.tensor(0.0))
+        self.register_buffer("rows", torch.zeros(3, VERDICT_FORMS, width))
+        self.register_buffer("bias", torch.full((3, VERDICT_FORMS), -1e9))
+        self.register_buffer("cap", torch.tensor(0.0))
+
+    def replies(self, states: Tensor) -> Tensor:
+        """(n, width) raw states of sequences → (n, 3) logits of the replies A, B, tie."""
+        size = (states.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        logits = torch.einsum("nw,kfw->nkf", states * size * self.norm, self.rows) + self.bias
+        if self.cap > 0:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits.masked_fill(self.bias < -1e8, -torch.inf).logsumexp(-1)
+
+    def features(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The states as they are."""
+        return left, right
+
+    def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        """See the class."""
+        one, two = (self.replies(states).log_softmax(-1) for states in features)
+        both: Tensor = (one + two[:, [1, 0, 2]]) / 2
+        return both
+
+
 def make_head(name: HeadName, width: int) -> PairHead:
     """A fresh head; all weights are zero, so its first prediction is uniform (Davidson, joint)."""
     kinds: dict[HeadName, type[PairHead]] = {
         "davidson": DavidsonHead,
         "rao-kupper": RaoKupperHead,
         "joint": JointHead,
+        "verdict": VerdictHead,
     }
     return kinds[name](width)
 

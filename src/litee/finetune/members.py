@@ -133,6 +133,24 @@ def fit_probe_member(
     return Fitted(name, found["out_of_fold"], ridge=float(found["ridge"][0]))
 
 
+def keep_fixed_member(name: str, data: PairStates, head: PairHead, *, run: RunDir) -> Fitted:
+    """A member whose head learns nothing, so that all of its predictions are out of fold.
+
+    Args:
+        name: of the member.
+        data: states of all pairs.
+        head: that reads them; kept as `members/<name>/head.safetensors`.
+        run: where results are kept.
+    """
+
+    def work() -> int:
+        save_head(head, run.path / "members" / name / "head.safetensors")
+        return 0
+
+    run.run(f"member-{name}", work)
+    return Fitted(name, predict_head(head, data))
+
+
 def _ridge_losses(
     data: PairStates,
     task: Task,

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from litee.encode.forest import Encoder
+from litee.config import Encoder
 from litee.errors import ModelError
 from litee.predict.ensemble import Ensemble
 from litee.records import CLASSES
@@ -41,6 +41,7 @@ class BackboneEntry(_Entry):
         template: id of the prompt template.
         max_tokens: text tokens per pair.
         prompt_share: the prompt's share of them.
+        verdict_shots: solved examples before a verdict's question.
     """
 
     name: str
@@ -50,6 +51,7 @@ class BackboneEntry(_Entry):
     template: str
     max_tokens: int
     prompt_share: float
+    verdict_shots: int = 0
     int8_layers: int = 0
     nf4: bool = False
 
@@ -60,9 +62,9 @@ class MemberEntry(_Entry):
     Attributes:
         name: unique in the judge; also its folder below `members/`.
         kind: statistics, probe (frozen states) or lora (adapted states).
-        encoder: tree or joint; None for statistics.
+        encoder: tree, joint or verdict; None for statistics.
         backbone: name of its backbone, None for statistics.
-        head: davidson, rao-kupper or joint.
+        head: davidson, rao-kupper, joint or verdict.
         pooling: what of an answer's states the head reads.
         start_depth: frozen layers below a LoRA branch, None for the others.
         branches: folders of a LoRA member's branches below its own; their logits are averaged.
@@ -74,7 +76,7 @@ class MemberEntry(_Entry):
     kind: Literal["statistics", "probe", "lora"]
     encoder: Encoder | None = None
     backbone: str | None = None
-    head: Literal["davidson", "rao-kupper", "joint"] = "davidson"
+    head: Literal["davidson", "rao-kupper", "joint", "verdict"] = "davidson"
     pooling: Literal["last", "mean", "last+mean"] = "last"
     start_depth: int | None = None
     branches: tuple[str, ...] = ()

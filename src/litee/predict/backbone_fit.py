@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from litee.config import FitSettings
+from litee.config import ENCODER_MEMBERS, Encoder, FitSettings
 from litee.encode.budget import TokenBudget
-from litee.encode.forest import Encoder, Forest, PairEncoder, grow
+from litee.encode.forest import Forest, PairEncoder, grow
 from litee.encode.templates import Template
 from litee.errors import ConfigError
 from litee.finetune.adapters import Adapters
@@ -25,17 +25,19 @@ from litee.finetune.branch import POOLINGS
 from litee.finetune.branch_member import BranchPlan, fit_branch_member
 from litee.finetune.deadline import Deadline
 from litee.finetune.device import DtypeName
-from litee.finetune.heads import HeadName
+from litee.finetune.heads import HeadName, PairHead
 from litee.finetune.members import (
     Fitted,
     Task,
     cross_entropy,
     fit_probe_member,
+    keep_fixed_member,
     probe_depths,
 )
 from litee.finetune.probe import PairStates
 from litee.finetune.states import PooledStore, TokenStore
 from litee.predict.artifact import BackboneEntry, MemberEntry
+from litee.predict.verdict_head import verdict_head
 from litee.records import Pair
 from litee.rundir import RunDir, write_json
 
@@ -174,44 +176,51 @@ class BackboneFit:
                 template=encoder.template.id,
                 max_tokens=self.settings.max_tokens,
                 prompt_share=self.settings.prompt_share,
+                verdict_shots=self.settings.verdict_shots,
                 int8_layers=backbone.int8_layers,
                 nf4=backbone.nf4,
             )
         )
-        kinds: tuple[tuple[Encoder, str, str, HeadName], ...] = (
-            ("tree", "probe", "lora", self.tree_head),
-            ("joint", "joint", "joint-lora", "joint"),
-        )
-        for kind, frozen, tuned, head in kinds:
-            if frozen in self.settings.members:
-                self._encoder_members(backbone, kind, head, tuned=tuned, members=members)
+        for kind in ENCODER_MEMBERS:
+            if self.settings.encodes(kind):
+                self._encoder_members(backbone, kind, members)
 
-    def _encoder_members(
-        self, backbone: Backbone, kind: Encoder, head: HeadName, *, tuned: str, members: Members
-    ) -> None:
+    def _encoder_members(self, backbone: Backbone, kind: Encoder, members: Members) -> None:
+        frozen, tuned = ENCODER_MEMBERS[kind]
+        head: HeadName = self.tree_head if kind == "tree" else kind
+        pooling = "last" if kind == "verdict" else self.settings.pooling
         forest = grow([self._encoder(backbone, kind).encode(pair) for pair in self.pairs])
         members.cuts[f"{self.folder.name} ({kind})"] = _cut(forest, self.settings.max_tokens)
         depth = backbone.trunk.depth
         store = PooledStore(backbone, [depth], cache_bytes=self.settings.cache_bytes)
-        title = f"{self.slug}: {'answers' if kind == 'tree' else 'joint sequences'}"
+        title = f"{self.slug}: {'answers' if kind == 'tree' else f'{kind} sequences'}"
         states = store.compute(forest, title=title, deadline=self.deadline)
         self._count(f"states-{kind}-{self.slug}", store)
-        data = PairStates(self._flat(states[:, 0]), forest.left, forest.right)
+        flat = states[:, 0][:, list(POOLINGS[pooling])].reshape(len(states), -1)
+        data = PairStates(flat, forest.left, forest.right)
         entry = MemberEntry(
-            name=f"{'probe' if kind == 'tree' else 'joint'}-{self.slug}",
+            name=f"{frozen}-{self.slug}",
             kind="probe",
             encoder=kind,
             backbone=self.folder.name,
             head=head,
-            pooling=self.settings.pooling,
+            pooling=pooling,
         )
-        fitted = fit_probe_member(
-            entry.name, data, self.task, run=self.run, ridges=self.settings.ridge, head=head
-        )
-        members.add(entry, fitted, self.task)
+        fixed, ridge = None, 0.0
+        if kind == "verdict":
+            fixed = verdict_head(backbone, self._encoder(backbone, kind).template)
+        if frozen in self.settings.members:
+            if fixed is None:
+                fitted = fit_probe_member(
+                    entry.name, data, self.task, run=self.run, ridges=self.settings.ridge, head=head
+                )
+                ridge = fitted.ridge
+            else:
+                fitted = keep_fixed_member(entry.name, data, fixed, run=self.run)
+            members.add(entry, fitted, self.task)
         if tuned in self.settings.members:
             entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
-            self._branches(backbone, forest, data, entry, ridge=fitted.ridge, members=members)
+            self._branches(backbone, forest, data, entry, start=fixed or ridge, members=members)
 
     def _branches(
         self,
@@ -220,12 +229,12 @@ class BackboneFit:
         data: PairStates,
         entry: MemberEntry,
         *,
-        ridge: float,
+        start: PairHead | float,
         members: Members,
     ) -> None:
         trunk = backbone.trunk
-        start = trunk.depth - self.settings.lora_layers
-        if start < 0:
+        lowest = trunk.depth - self.settings.lora_layers
+        if lowest < 0:
             raise ConfigError(
                 f"lora_layers = {self.settings.lora_layers} is more than the exit depth "
                 f"{trunk.depth} of {self.folder.name}",
@@ -234,12 +243,12 @@ class BackboneFit:
         store = TokenStore(
             trunk,
             forest,
-            depth=start,
+            depth=lowest,
             folder=self.run.path / "run" / f"{entry.name}-tokens",
             cache_bytes=self.settings.cache_bytes,
         )
-        adapters = Adapters(trunk, start=start, settings=self.settings, backbone=self.folder.name)
-        plan = BranchPlan(entry.name, data, store, adapters, entry.head, ridge)
+        adapters = Adapters(trunk, start=lowest, settings=self.settings, backbone=self.folder.name)
+        plan = BranchPlan(entry.name, data, store, adapters, entry.head, start, entry.pooling)
         try:
             fitted = fit_branch_member(
                 plan, self.task, settings=self.settings, run=self.run, deadline=self.deadline
@@ -247,7 +256,7 @@ class BackboneFit:
         finally:
             adapters.remove()
         store.remove()
-        entry = entry.model_copy(update={"start_depth": start, "branches": fitted.branches})
+        entry = entry.model_copy(update={"start_depth": lowest, "branches": fitted.branches})
         members.add(entry, fitted, self.task)
 
     def _depth(self) -> DepthSearch:
@@ -256,9 +265,9 @@ class BackboneFit:
 
         def work() -> int:
             asked = self.settings.depth
-            if asked != "auto":
-                depth = asked[self.folder.name] if isinstance(asked, dict) else asked
+            if asked != "auto" or self.settings.encodes("verdict"):
                 layers = count_layers(self.folder)
+                depth = self._asked_depth(layers)
                 write_json(file, {"points": [], "exit": depth, "layers": layers})
                 return 0
             backbone = self._load(None)
@@ -290,6 +299,23 @@ class BackboneFit:
         points = tuple((int(d), float(x)) for d, x in found["points"])
         return DepthSearch(self.folder.name, points, int(found["exit"]), int(found["layers"]))
 
+    def _asked_depth(self, layers: int) -> int:
+        """The depth of the settings; all layers where a verdict is asked for.
+
+        Raises:
+            ConfigError: a verdict below the last layer.
+        """
+        asked = self.settings.depth
+        depth = asked[self.folder.name] if isinstance(asked, dict) else asked
+        if depth == "auto":
+            return layers
+        if self.settings.encodes("verdict") and depth != layers:
+            raise ConfigError(
+                f"depth = {depth}, but verdict members read the last layer of {self.folder.name}",
+                fix=f"use --depth {layers}, or leave verdict and verdict-lora out of --members",
+            )
+        return depth
+
     def _load(self, depth: int | None) -> Backbone:
         dtype = getattr(torch, self.dtype)
         return load_backbone(
@@ -307,15 +333,10 @@ class BackboneFit:
             return 0
         if depth is None:
             return 1 << 30
-        tuned = {"lora", "joint-lora"} & set(self.settings.members)
-        return depth - self.settings.lora_layers if tuned else depth
+        return depth - self.settings.lora_layers if self.settings.tuned else depth
 
     def _encoder(self, backbone: Backbone, kind: Encoder) -> PairEncoder:
         return pair_encoder_of(backbone, self.settings, kind)
-
-    def _flat(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(leaves, 2, hidden) → (leaves, width) of the chosen pooling."""
-        return states[:, list(self.columns)].reshape(len(states), -1)
 
     def _count(self, stage: str, store: PooledStore) -> None:
         if store.tokens_run:
@@ -335,7 +356,13 @@ def pair_encoder_of(backbone: Backbone, settings: FitSettings, kind: Encoder) ->
     share = settings.prompt_share
     budget = TokenBudget(settings.max_tokens, (share, (1 - share) / 2, (1 - share) / 2))
     template = Template(backbone.tokenizer, settings.template)
-    return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
+    return PairEncoder(
+        template,
+        budget,
+        encoder=kind,
+        shots=settings.verdict_shots,
+        max_positions=backbone.max_positions,
+    )
 
 
 def candidate_depths(layers: int, lora_layers: int) -> list[int]:

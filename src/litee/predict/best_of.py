@@ -63,7 +63,7 @@ def candidate_rewards(judge: Predictor, sets: Sequence[Candidates]) -> list[tupl
         sets: answers by prompt; all go to the judge in one call.
 
     Raises:
-        ModelError: the judge has no reward (joint members only), or it is not finite.
+        ModelError: the judge has no reward (joint or verdict members only), or it is not finite.
     """
     pairs = [candidate_pairs(one) for one in sets]
     predictions = iter(judge.predict([pair for part in pairs for pair in part]))
@@ -86,7 +86,7 @@ def _both(prediction: Prediction) -> tuple[float, float]:
     a, b = prediction.reward_a, prediction.reward_b
     if a is None or b is None:
         raise ModelError(
-            "this judge has joint members only, which have no reward",
+            "this judge has joint or verdict members only, which have no reward",
             fix="fit one with statistics, probe or lora among --members",
         )
     if not (math.isfinite(a) and math.isfinite(b)):

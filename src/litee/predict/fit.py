@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from litee.config import Device, FitSettings
+from litee.config import ENCODER_MEMBERS, Device, FitSettings
 from litee.errors import BudgetError, ConfigError, ModelError
 from litee.finetune.backbones import find_backbone
 from litee.finetune.deadline import Deadline, TimeUpError
@@ -264,16 +264,15 @@ def _loss(probabilities: Floats, task: Task) -> float:
 
 
 def _notes(members: Members, task: Task) -> tuple[str, ...]:
-    """Every branch beside the probe it started from."""
+    """Every branch beside the member on frozen states that it started from, if that is one."""
     loss = {e.name: e.held_out_log_loss for e in members.entries}
     notes = []
     for entry, fitted in zip(members.entries, members.fitted, strict=True):
         if entry.kind != "lora":
             continue
-        start = ("probe-" if entry.encoder == "tree" else "joint-") + entry.name.split("lora-", 1)[
-            1
-        ]
-        own, probe = loss[entry.name], loss[start]
+        assert entry.encoder is not None
+        start = f"{ENCODER_MEMBERS[entry.encoder][0]}-{entry.name.split('lora-', 1)[1]}"
+        own, probe = loss[entry.name], loss.get(start)
         if own is None or probe is None:
             continue
         word = "beats" if own < probe else "does not beat"

@@ -120,14 +120,14 @@ class Judge:
         log P(A) − log P(B).
 
         Raises:
-            ModelError: no member has a reward (a judge of joint members only).
+            ModelError: no member has a reward (a judge of joint or verdict members only).
         """
         turns = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         answers = (answer,) if isinstance(answer, str) else tuple(answer)
         found = self.predict([Pair("reward", turns, answers, answers)])[0].reward_a
         if found is None:
             raise ModelError(
-                "this judge has joint members only, which have no reward",
+                "this judge has joint or verdict members only, which have no reward",
                 place=str(self.folder),
                 fix="fit one with probe or lora among --members",
             )

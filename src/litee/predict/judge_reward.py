@@ -32,12 +32,12 @@ class JudgeReward:
         """From a judge's folder or hub name.
 
         Raises:
-            ModelError: no judge there, or one of joint members only.
+            ModelError: no judge there, or one of joint or verdict members only.
         """
         judge = Judge.from_pretrained(path)
-        if not any(m.head != "joint" for m in judge.file.members):
+        if not any(m.head in ("davidson", "rao-kupper") for m in judge.file.members):
             raise ModelError(
-                "this judge has joint members only, which have no reward",
+                "this judge has joint or verdict members only, which have no reward",
                 place=str(path),
                 fix="fit one with statistics, probe or lora among --members",
             )

@@ -56,21 +56,28 @@ class OutputHead:
     Args:
         backbone: loaded at full depth.
 
+    Attributes:
+        norm: the final norm.
+        cap: soft cap of the logits, None for none.
+        scale: factor of the logits.
+        weight: (vocabulary, hidden).
+        bias: (vocabulary,), or None.
+
     Raises:
         ModelError: the folder has no output weights.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         decoder = backbone.trunk.decoder
-        self._norm = cast(
+        self.norm = cast(
             nn.Module,
             getattr(decoder, "norm", None) or getattr(decoder, "final_layernorm", None),
         )
         config = decoder.config
-        self._cap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._scale = getattr(config, "logit_scale", None) or 1.0
-        self._scale /= getattr(config, "logits_scaling", None) or 1.0
-        self.weight, self._bias = _output_weights(backbone)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.scale = getattr(config, "logit_scale", None) or 1.0
+        self.scale /= getattr(config, "logits_scaling", None) or 1.0
+        self.weight, self.bias = _output_weights(backbone)
 
     def logits(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
         """(n, hidden) states → (n, vocabulary) float32 logits, or those of some tokens only.
@@ -80,10 +87,10 @@ class OutputHead:
             rows: token ids to compute, all when None.
         """
         weight = self.weight if rows is None else self.weight[rows]
-        bias = self._bias if self._bias is None or rows is None else self._bias[rows]
-        found = nn.functional.linear(self._norm(states), weight, bias).float() * self._scale
-        if self._cap:
-            found = torch.tanh(found / self._cap) * self._cap
+        bias = self.bias if self.bias is None or rows is None else self.bias[rows]
+        found = nn.functional.linear(self.norm(states), weight, bias).float() * self.scale
+        if self.cap:
+            found = torch.tanh(found / self.cap) * self.cap
         return found
 
 

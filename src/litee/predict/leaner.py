@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from litee.config import FitSettings
+from litee.config import ENCODER_MEMBERS, FitSettings
 
 if TYPE_CHECKING:
     from litee.predict.plan import Measured
@@ -20,8 +20,7 @@ def lighter(
     """Leaner settings; where memory is bounded, each also with LoRA layers computed twice."""
     for changed, said in _leaner(settings, measured):
         yield changed, said
-        tuned = {"lora", "joint-lora"} & set(changed.members)
-        if checkpoint and tuned and not changed.gradient_checkpointing:
+        if checkpoint and changed.tuned and not changed.gradient_checkpointing:
             update = {"gradient_checkpointing": True}
             words = "LoRA layers are computed twice (gradient_checkpointing)"
             yield changed.model_copy(update=update), (*said, words)
@@ -37,18 +36,21 @@ def _leaner(
     def less(words: str, **update: object) -> tuple[FitSettings, tuple[str, ...]]:
         return FitSettings.model_validate(settings.model_dump() | update), (*said, words)
 
-    if {"joint", "joint-lora"} & set(settings.members) and "probe" in settings.members:
-        rest = tuple(m for m in settings.members if not m.startswith("joint"))
-        settings, said = less("no joint members", members=rest)
+    others = {m for m in settings.members if m.startswith(("joint", "verdict"))}
+    if others and "probe" in settings.members:
+        rest = tuple(m for m in settings.members if m not in others)
+        settings, said = less("answers apart only", members=rest, verdict_shots=0)
         yield settings, said
-    while settings.num_train_epochs > 1 and "lora" in settings.members:
+    while settings.num_train_epochs > 1 and settings.tuned:
         settings, said = less("one epoch less", num_train_epochs=settings.num_train_epochs - 1)
         yield settings, said
-    while "lora" in settings.members and settings.lora_layers > 1:
+    while settings.tuned and settings.lora_layers > 1:
         settings, said = less("fewer LoRA layers", lora_layers=settings.lora_layers // 2)
         yield settings, said
-    if "lora" in settings.members:
-        settings, said = less("no LoRA", members=tuple(m for m in settings.members if m != "lora"))
+    if settings.tuned:
+        frozen = {tuned: untuned for untuned, tuned in ENCODER_MEMBERS.values()}
+        rest = tuple(dict.fromkeys(frozen.get(m, m) for m in settings.members))
+        settings, said = less("no LoRA", members=rest)
         yield settings, said
     costly = sorted(measured, key=lambda m: -m.rates.frozen * m.layers)
     for backbone in costly[:-1]:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from litee.config import FitSettings
-from litee.encode.forest import Encoder, Forest, grow, pack_leaves
+from litee.config import ENCODER_MEMBERS, Encoder, FitSettings
+from litee.encode.forest import Forest, grow, pack_leaves
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch_member import pass_tokens
 from litee.finetune.device import check_trainable, choose_device, choose_dtype, use_threads
@@ -100,14 +100,13 @@ def _backbone(
     layers = backbone.layers
     backbone.trunk.cut(min(depth, backbone.trunk.depth))
     found = []
-    for kind in ("tree", "joint"):
-        if ("probe" if kind == "tree" else "joint") in settings.members:
+    for kind in ENCODER_MEMBERS:
+        if settings.encodes(kind):
             found.append(_tokens(backbone, kind, pairs, settings))
     forest = found[0][1]
     packs = pack_leaves(forest, range(len(forest.leaves)), pack_tokens(device))
     timed = TIMED_ROUNDS * passes_at_once()
     chosen = [packs[k] for k in np.linspace(0, len(packs) - 1, timed).astype(int)]
-    train = bool({"lora", "joint-lora"} & set(settings.members))
     rates = measure_rates(
         backbone,
         forest,
@@ -115,7 +114,7 @@ def _backbone(
         settings,
         model_bytes=taken,
         load_bytes=loading.bytes,
-        train=train,
+        train=settings.tuned,
     )
     width = backbone.trunk.hidden_size * len(settings.pooling.split("+"))
     return Measured(

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litee.config import FitSettings
-from litee.encode.forest import Encoder
+from litee.config import ENCODER_MEMBERS, Encoder, FitSettings
 from litee.errors import BudgetError, ConfigError
 from litee.finetune.branch_member import PASS_TOKENS
 from litee.finetune.rates import Rates, probe_bytes
@@ -51,7 +50,7 @@ class Tokens:
     """What one encoder of one backbone has to read.
 
     Attributes:
-        encoder: tree or joint.
+        encoder: tree, joint or verdict.
         pairs: number of pairs.
         run: tokens after sharing, all pairs.
         kept: of these, tokens whose states are on the disk already.
@@ -207,6 +206,8 @@ def _step(stage: str, seconds: float, spread: float, why: str) -> Step:
 def _exit(backbone: Measured, settings: FitSettings) -> tuple[int, int, int]:
     """Expected, lowest and highest exit depth."""
     asked = settings.depth
+    if settings.encodes("verdict"):
+        return backbone.layers, backbone.layers, backbone.layers
     if asked == "auto":
         return round(backbone.layers * 2 / 3), backbone.layers // 3, backbone.layers
     depth = asked[backbone.name] if isinstance(asked, dict) else asked
@@ -218,26 +219,28 @@ def _backbone_steps(backbone: Measured, settings: FitSettings, folds: Folds) -> 
     spread = min(0.5, 0.1 + rates.spread)
     depth, lowest, highest = _exit(backbone, settings)
     yield _step(f"load {name}", backbone.load, 0.3, f"{rates.model_bytes / 1e6:,.0f} MB")
-    if settings.depth == "auto":
+    searched = settings.depth == "auto" and not settings.encodes("verdict")
+    if searched:
         sample = backbone.tokens[0].sample
         seconds = sample * backbone.layers * rates.frozen + backbone.load
         yield _step(
             f"depth of {name}", seconds, spread, f"{sample:,} tokens x {backbone.layers} layers"
         )
     for number, tokens in enumerate(backbone.tokens):
-        read = tokens.sample if settings.depth == "auto" and number == 0 else 0
+        read = tokens.sample if searched and number == 0 else 0
         kept = max(tokens.kept, read)  # texts that chose the depth have been through its layers
         fresh = max(0, tokens.run - kept)
         cost = fresh * rates.frozen
         why = f"{fresh:,} tokens x {depth} layers; {kept:,} tokens are on the disk by then"
         low, high = cost * lowest * (1 - spread), cost * highest * (1 + spread)
         yield Step(f"{tokens.encoder} states of {name}", cost * depth, low, high, why)
-        fits = folds.count * (1 + (len(settings.ridge) if len(settings.ridge) > 1 else 0)) + 1
-        share = (folds.count - 1) / folds.count
-        why = f"{fits} fits of {tokens.pairs:,} pairs"
-        probe = "probe" if tokens.encoder == "tree" else "joint probe"
-        yield _step(f"{probe} on {name}", fits * share * backbone.probe, 0.4, why)
-        if ("lora" if tokens.encoder == "tree" else "joint-lora") in settings.members:
+        if tokens.encoder != "verdict":
+            fits = folds.count * (1 + (len(settings.ridge) if len(settings.ridge) > 1 else 0)) + 1
+            share = (folds.count - 1) / folds.count
+            why = f"{fits} fits of {tokens.pairs:,} pairs"
+            probe = "probe" if tokens.encoder == "tree" else "joint probe"
+            yield _step(f"{probe} on {name}", fits * share * backbone.probe, 0.4, why)
+        if ENCODER_MEMBERS[tokens.encoder][1] in settings.members:
             yield _lora_step(backbone, tokens, settings, folds, depth=depth, spread=spread)
 
 
@@ -268,7 +271,7 @@ def _lora_step(
         f"{fold_tokens:,.0f} tokens an epoch"
     )
     low, high = below + full * least, below + full
-    kind = "LoRA" if tokens.encoder == "tree" else "joint LoRA"
+    kind = "LoRA" if tokens.encoder == "tree" else f"{tokens.encoder} LoRA"
     stage = f"{kind} on {backbone.name}"
     return Step(stage, (low + high) / 2, low * (1 - spread), high * (1 + spread), why)
 
@@ -279,7 +282,7 @@ def _peak(backbone: Measured, settings: FitSettings) -> int:
     for tokens in backbone.tokens:
         states = tokens.leaves * 2 * backbone.hidden * 4 * 2
         step = 0
-        if {"lora", "joint-lora"} & set(settings.members):
+        if settings.tuned:
             branches = max(1, backbone.pass_tokens // settings.batch_tokens)
             together = branches * min(settings.batch_tokens, tokens.run)
             step = round(rates.step_bytes + together * _token_bytes(backbone, settings))
@@ -341,7 +344,7 @@ def choose(
 
 
 def _encoded(tokens: Tokens, settings: FitSettings) -> bool:
-    return ("probe" if tokens.encoder == "tree" else "joint") in settings.members
+    return settings.encodes(tokens.encoder)
 
 
 def kept_settings(folder: Path) -> FitSettings | None:

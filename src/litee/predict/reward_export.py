@@ -149,7 +149,7 @@ def _cannot(member: MemberEntry) -> str:
     if member.kind == "statistics":
         return "text statistics are no transformer"
     if member.encoder != "tree":
-        return "joint members have no reward"
+        return "joint and verdict members have no reward"
     if member.pooling != "last":
         return f"it reads {member.pooling} states, a sequence classifier the last one only"
     if len(member.branches) > 1:

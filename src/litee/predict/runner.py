@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from litee.config import Device, FitSettings
+from litee.config import Device, Encoder, FitSettings
 from litee.encode.budget import TokenBudget
-from litee.encode.forest import Encoder, Forest, Pack, PairEncoder, grow, pack_leaves
+from litee.encode.forest import Forest, Pack, PairEncoder, grow, pack_leaves
 from litee.encode.templates import Template
 from litee.errors import ModelError
 from litee.finetune.adapters import Adapters, Segment
@@ -41,7 +41,7 @@ class MemberOutput:
 
     Attributes:
         probabilities: (n, 3).
-        rewards: (n, 2) rewards of A and B, or None for a joint member.
+        rewards: (n, 2) rewards of A and B, or None for a joint or verdict member.
         cut: (n, 3) tokens cut from prompt, A and B.
     """
 
@@ -217,7 +217,13 @@ def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> Pai
         )
     rest = (1 - entry.prompt_share) / 2
     budget = TokenBudget(entry.max_tokens, (entry.prompt_share, rest, rest))
-    return PairEncoder(template, budget, encoder=kind, max_positions=backbone.max_positions)
+    return PairEncoder(
+        template,
+        budget,
+        encoder=kind,
+        shots=entry.verdict_shots,
+        max_positions=backbone.max_positions,
+    )
 
 
 def head_output(head: PairHead, data: PairStates, cut: npt.NDArray[np.int64]) -> MemberOutput:

@@ -15,7 +15,7 @@ from litee.score.scorecard import Evaluation
 from litee.score.study_settings import StudySettings
 
 #: Kinds of members, as their names begin.
-_KINDS = {"statistics", "probe", "lora", "joint"}
+_KINDS = {"statistics", "probe", "lora", "joint", "verdict"}
 
 
 def main_metrics(evaluation: Evaluation) -> dict[str, float]:
