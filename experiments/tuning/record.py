@@ -14,6 +14,9 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
+
+from scipy.stats import linregress
 
 from litee.rundir import Json, Receipt
 from litee.score.results import new_result, write_result
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> int:
     name = arguments[0]
     run, compared, answers, cpu = map(Path, arguments[1:5])
     comparison = _read(compared / "comparison.json")
-    receipt = Receipt(**_read(run / "receipt.json"))
+    receipt = Receipt.of(run)
     metrics, intervals = judged(comparison)
     metrics |= {"seconds": receipt.seconds, "stop_rate": stop_rate(answers)}
     sampling = run.parent / "samples.receipt.json"
@@ -51,6 +54,7 @@ def main(arguments: list[str]) -> int:
         "tuning": {k: v for k, v in tuning.items() if k != "curve"},
         "curve": thinned(tuning.get("curve", [])),
     }
+    metrics |= rewarded(tuning.get("curve", []))
     command = f"bash experiments/tuning/run.sh {cpu.parent.name}"
     notes = arguments[5] if len(arguments) > 5 else NOTES
     result = new_result(
@@ -98,10 +102,32 @@ def judged(
 
 
 def stop_rate(answers: Path) -> float:
-    """Share of the tuned model's answers that it ended itself."""
+    """Share of the tuned model's answers, those of every turn, that it ended itself."""
+    reasons: list[str] = []
     with answers.open(encoding="utf-8") as lines:
-        reasons = [json.loads(line)["finish_reason"] for line in lines]
+        for line in lines:
+            found = json.loads(line)["finish_reason"]
+            reasons += found if isinstance(found, list) else [found]
     return sum(reason == "stop" for reason in reasons) / len(reasons)
+
+
+def rewarded(curve: list[Json]) -> dict[str, float]:
+    """Of a run with rewards: their rise in training, how far the model went, what was cut.
+
+    reward_rise is the slope of a line through the steps' mean rewards times the steps, with its
+    standard error; the others are means over the last tenth of the steps, or over all of them.
+    """
+    if len(curve) < 3 or "kl" not in curve[-1]:
+        return {}
+    line = linregress(range(len(curve)), [point["reward"] for point in curve])
+    tail = curve[-max(1, len(curve) // 10) :]
+    return {
+        "reward_rise": float(line.slope) * len(curve),
+        "reward_rise_error": float(line.stderr) * len(curve),
+        "reward_deviation": fmean(point["reward_std"] for point in curve),
+        "kl_last": fmean(point["kl"] for point in tail),
+        "cut_answers": fmean(point["completions/clipped_ratio"] for point in curve),
+    }
 
 
 def thinned(curve: list[Json], count: int = 60) -> list[Json]:

@@ -3,7 +3,7 @@
 #
 #   bash experiments/tuning/run.sh EXPERIMENT
 #
-# EXPERIMENT is best_of_n, sft_gemma, sft_smollm2, quality, diversity, quantity, multiturn, dpo, grpo or all.
+# EXPERIMENT is best_of_n, sft_gemma, sft_preferred, sft_smollm2, quality, diversity, quantity, multiturn, dpo, grpo or all.
 #
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
@@ -22,7 +22,7 @@ export OMP_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
 mkdir -p "$runs"
 
 if [[ $what == all ]]; then
-  for one in best_of_n sft_gemma dpo quality diversity quantity multiturn grpo sft_smollm2; do bash "$0" "$one"; done
+  for one in best_of_n sft_gemma sft_preferred dpo quality diversity quantity multiturn grpo sft_smollm2; do bash "$0" "$one"; done
   exit
 fi
 mkdir -p "$runs/$what"
@@ -77,10 +77,10 @@ chosen() {
     --against "$runs/prompts/test.jsonl" --max-chars 1200
 }
 
-# study RESULT FIRST SECOND: the first arm's win rate over the second
+# study RESULT FIRST SECOND: the first arm's win rate over the second, on whatever prompts they answered
 study() {
   compared "$2" "$3" "$runs/$what/compared"
-  $python $here/record.py "$1" "$runs/arms/$2" "$runs/$what/compared" "$runs/answers/$2.jsonl" "$runs/$what/cpu.txt"
+  $python $here/record.py "$1" "$runs/arms/${2%.dialogues}" "$runs/$what/compared" "$runs/answers/$2.jsonl" "$runs/$what/cpu.txt"
 }
 
 seeds=$runs/seeds.jsonl
@@ -95,6 +95,14 @@ case $what in
       --temperature 0.9 --top-p 0.95 --repetition-penalty 1.1 --dtype bfloat16 --threads "$threads" \
       --work "$runs/best_of_n"
     exit ;;
+  sft_preferred) # on what people preferred, of the votes that the independent judge has not seen
+    preferred=$runs/preferred.jsonl
+    [[ -f $preferred ]] || $litee data demonstrations "$runs/votes/train.jsonl" --format votes \
+      --config $here/preferred.yaml --out "$preferred"
+    mkdir -p "$runs/chosen"
+    [[ -f $runs/chosen/preferred.jsonl ]] || $litee curate "$preferred" --n 100 --quality score \
+      --min-chars 150 --max-chars 900 --against "$runs/prompts/test.jsonl" --out "$runs/chosen/preferred.jsonl"
+    sft "$what" "$runs/chosen/preferred.jsonl" "$what" --judge "$runs/judge" ;;
   sft_*)
     sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;
   quality) # chosen against random: as many demonstrations, as many steps
@@ -147,5 +155,6 @@ answer "$what" "$base" --adapter "$runs/$what/run/adapter"
 asked "$what" "$base" "$runs/$what/compared"
 name=$what
 [[ $what == sft_gemma ]] && name=lima_sft
+[[ $what == sft_preferred ]] && name=lima_preferred
 [[ $what == sft_smollm2 ]] && name=lima_sft_smollm2
 $python $here/record.py "$name" "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.jsonl" "$runs/$what/cpu.txt"

@@ -32,7 +32,9 @@ def wide(tmp_path_factory, tiny):
     """A backbone with room for a solved example."""
     from tiny_models import save_tiny
 
-    return save_tiny(tmp_path_factory.mktemp("wide") / "llama", "llama", max_position_embeddings=900)
+    return save_tiny(
+        tmp_path_factory.mktemp("wide") / "llama", "llama", max_position_embeddings=900
+    )
 
 
 def test_fit_reloads_and_predicts_the_same_in_either_order(tmp_path, votes, wide):

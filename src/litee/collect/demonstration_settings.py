@@ -73,6 +73,9 @@ class DemonstrationSettings(Settings):
     per_task: int = Field(
         1, ge=0, description="Super-Natural-Instructions: random examples per task; 0 keeps all."
     )
+    per_prompt: int = Field(
+        1, ge=0, description="Votes: most answers to one prompt, the preferred ones; 0 keeps all."
+    )
     salvage: bool = Field(
         False, description="Keep what comes out of a damaged file before the damage."
     )

@@ -15,6 +15,7 @@ from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.collect.grounded import read_grounded
 from litee.collect.instructions import read_alpaca, read_messages, records
 from litee.collect.oasst import read_oasst
+from litee.collect.preferred import read_preferred
 from litee.collect.reading import NOT_DRAWN, Reading
 from litee.collect.reddit_dump import read_reddit
 from litee.collect.seven_zip import is_seven_zip
@@ -41,6 +42,7 @@ READERS: Mapping[str, Reader] = {
     "natural-instructions": read_natural_instructions,
     "seed-tasks": read_seed_tasks,
     "grounded": read_grounded,
+    "votes": read_preferred,
 }
 
 #: Formats whose readers draw among sites, subreddits or categories themselves.
@@ -59,6 +61,7 @@ _MARKS: tuple[tuple[str, frozenset[str]], ...] = (
     ("reddit", frozenset({"title", "selftext"})),
     ("reddit", frozenset({"body", "link_id"})),
     ("wikihow", frozenset({"title", "text"})),
+    ("votes", frozenset({"prompt", "response_a", "response_b"})),
 )
 
 
