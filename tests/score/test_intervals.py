@@ -124,3 +124,29 @@ def test_seed_decides(sample):
 def test_wrong_number_of_rows_is_refused():
     with pytest.raises(ValueError, match="2 rows for 3 pairs"):
         GroupBootstrap([0, 1, 2], seed=0).resample({"x": Rows(np.ones(2), np.ones(2))})
+
+
+def test_the_mean_of_metrics_is_the_mean_on_every_resample():
+    """Two sources of four prompts; each draw's mean is formed from that draw's own ratios."""
+    values = np.array([1.0, 3.0, 4.0, 4.0, 10.0, 20.0, 15.0, 15.0])
+    loss = Rows(values, np.ones(8))
+    first = np.arange(8) < 4
+    bootstrap = GroupBootstrap(np.arange(8), seed=3, resamples=400)
+    found = bootstrap.resample({"one": loss.only(first), "two": loss.only(~first)})
+    score = found.mean(["one", "two"])
+    assert score.value == pytest.approx((3 + 15) / 2)
+    draws = []
+    for block in bootstrap.counts():
+        for counts in block:
+            if counts[:4].sum() and counts[4:].sum():
+                parts = [counts[k] @ values[k] / counts[k].sum() for k in (first, ~first)]
+                draws.append(np.mean(parts))
+    assert 380 <= len(draws) <= 400
+    assert (score.low, score.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])))
+
+
+def test_the_mean_leaves_out_what_has_no_value():
+    rows = {"one": Rows(np.ones(3), np.ones(3)), "none": Rows(np.ones(3), np.zeros(3))}
+    found = GroupBootstrap([0, 1, 2], seed=0, resamples=50).resample(rows)
+    assert found.mean(["one", "none"]).value == 1.0
+    assert found.mean(["none"]).value is None and found.mean(["none"]).reason

@@ -89,9 +89,7 @@ def compare_arms(
         if arm != BASE:  # the scorecard has main − other
             scores[f"{arm}.log_loss_difference"] = differences[arm].negated()
         losses = {s.source: s.metrics[arm]["log_loss"].value for s in together.sources}
-        mean = together.source_mean(arm)
-        if mean is not None:
-            scores[f"{arm}.source_log_loss"] = Score(mean)
+        scores[f"{arm}.source_log_loss"] = together.source_means[arm]
         arms[arm] = {
             "changes": {name: _plain(value) for name, value in study.arms.get(arm, {}).items()},
             "log_loss_per_source": {str(source): loss for source, loss in losses.items()},

@@ -259,9 +259,7 @@ def _result(
 
 def _scores(evaluation: Evaluation, arm: str) -> dict[str, Score]:
     scores = {metric: evaluation.score(arm, metric) for metric in ("log_loss", "accuracy", "ece")}
-    mean = evaluation.source_mean(arm)
-    if mean is not None:
-        scores["source_log_loss"] = Score(mean)
+    scores["source_log_loss"] = evaluation.source_means[arm]
     for difference in evaluation.differences:
         if difference.other == arm:  # the scorecard has main − other
             scores["log_loss_difference"] = difference.metrics["log_loss"].negated()

@@ -115,6 +115,7 @@ def evaluate(
         calibration=calibration(sample.systems[main], sample.truth),
         coverage=coverage_curve(sample.systems[main], sample.truth),
         human=agreement(voted, bootstrap),
+        source_means=_source_means(sample, bootstrap),
         main_on_repeated=_on_repeated(sample, main, seed, resamples),
         seed=seed,
         resamples=resamples,
@@ -211,6 +212,22 @@ def _one_source(
         },
         human=bootstrap.resample(human).score("three_way"),
     )
+
+
+def _source_means(sample: _Sample, bootstrap: GroupBootstrap) -> dict[str, Score]:
+    """Every system's mean of the sources' log losses, on the same resamples of all prompts."""
+    names = np.array([v.pair.source for v in sample.voted])
+    sources = sorted(set(names.tolist()))
+    rows = {
+        (system, source): sample.rows[system, "log_loss"].only(names == source)
+        for system in sample.systems
+        for source in sources
+    }
+    resampled = bootstrap.resample(rows)
+    return {
+        system: resampled.mean([(system, source) for source in sources])
+        for system in sample.systems
+    }
 
 
 def _on_repeated(sample: _Sample, main: str, seed: int, resamples: int) -> dict[str, Score]:

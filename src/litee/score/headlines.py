@@ -104,7 +104,10 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
     },
-    "learning_curve": {"*.source_log_loss": "pairs: log loss, mean of the sources"},
+    "learning_curve": {
+        "*.source_log_loss": "pairs: log loss, mean of the sources",
+        "4342.floor_source_log_loss": "best floor",
+    },
     "lora_litee": {
         "log_loss": "MT-Bench: log loss",
         "accuracy": "accuracy",

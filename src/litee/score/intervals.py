@@ -74,6 +74,18 @@ class Resampled(Generic[Key]):
             return Score(one - two)
         return Score(one - two, ends[0], ends[2])
 
+    def mean(self, keys: Sequence[Key]) -> Score:
+        """The mean of several metrics, with the interval of the mean on each resample.
+
+        Metrics without a value are left out; when none has one, neither has the mean.
+        """
+        known = [key for key in keys if self.values[key] is not None]
+        if not known:
+            return Score(None, reason=self.reasons[keys[0]] if keys else "nothing to average")
+        value = float(np.mean([self.values[key] for key in known]))
+        ends = _percentiles(np.mean([self.draws[key] for key in known], axis=0))
+        return Score(value) if ends is None else Score(value, ends[0], ends[2])
+
 
 class GroupBootstrap:
     """Draws of prompt groups with replacement.

@@ -14,7 +14,7 @@ import numpy as np
 from litee.collect.folds import hold_out
 from litee.errors import InputError
 from litee.predict.fit import FitResult
-from litee.records import VotedPair
+from litee.records import Score, VotedPair
 from litee.rundir import Json, Receipt
 from litee.score.figures import Plot, line_plot
 from litee.score.fit_report import ENSEMBLE
@@ -115,26 +115,19 @@ def curve_result(
 
     Returns:
         Metrics `<pairs>.log_loss`, `.accuracy` and `.ece` of the ensemble, `.source_log_loss`, the
-        mean of the sources' log losses, and `.<member>_log_loss` of its members and of the floors.
+        mean of the sources' log losses, `.floor_source_log_loss`, that of the best floor, and
+        `.<member>_log_loss` of its members and of the floors.
     """
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     tables: dict[str, Json] = {}
     receipt = Receipt()
     for point in points:
-        for system in point.evaluation.systems:
-            main = system.name == ENSEMBLE
-            for metric in ("log_loss", "accuracy", "ece") if main else ("log_loss",):
-                score = system.metrics[metric]
-                name = metric if main else f"{system.name.replace(' ', '_')}_{metric}"
-                if score.value is None:
-                    continue
+        for name, score in _scores(point).items():
+            if score.value is not None:
                 metrics[f"{point.pairs}.{name}"] = score.value
-                if score.low is not None and score.high is not None:
-                    intervals[f"{point.pairs}.{name}"] = (score.low, score.high)
-        mean = point.evaluation.source_mean(ENSEMBLE)
-        if mean is not None:
-            metrics[f"{point.pairs}.source_log_loss"] = mean
+            if score.low is not None and score.high is not None:
+                intervals[f"{point.pairs}.{name}"] = (score.low, score.high)
         tables[str(point.pairs)] = {
             "log_loss_per_source": {
                 str(source.source): source.metrics[ENSEMBLE]["log_loss"].value
@@ -153,6 +146,23 @@ def curve_result(
         study.name, command, receipt, metrics, intervals=intervals, tables=tables, notes=study.notes
     )
     return Studied(result, {f"{study.name}, {points[-1].pairs:,} pairs": last}, (plot,))
+
+
+def _scores(point: Point) -> dict[str, Score]:
+    evaluation = point.evaluation
+    scores = {
+        f"{system.name.replace(' ', '_')}_log_loss": system.metrics["log_loss"]
+        for system in evaluation.systems
+        if system.name != ENSEMBLE
+    }
+    main = evaluation.system(ENSEMBLE).metrics
+    scores |= {name: main[name] for name in ("log_loss", "accuracy", "ece")}
+    scores["source_log_loss"] = evaluation.source_means[ENSEMBLE]
+    floors = [evaluation.source_means[s.name] for s in evaluation.systems if s.role == "floor"]
+    known = [(score.value, score) for score in floors if score.value is not None]
+    if known:
+        scores["floor_source_log_loss"] = min(known, key=lambda one: one[0])[1]
+    return scores
 
 
 def curve_plot(points: Sequence[Point]) -> Plot:
@@ -184,7 +194,7 @@ def _losses(point: Point) -> Mapping[str, float]:
         losses = [loss for name in names if (loss := scores.get(name)) is not None]
         if losses:
             found[label] = min(losses)
-    mean = point.evaluation.source_mean(ENSEMBLE)
+    mean = point.evaluation.source_means[ENSEMBLE].value
     if mean is not None and len(point.evaluation.sources) > 1:
         found["ensemble, mean of sources"] = mean
     return found

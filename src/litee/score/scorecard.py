@@ -83,6 +83,8 @@ class Evaluation:
         calibration: reliability data, main system.
         coverage: accuracy on the most confident part, main system.
         human: agreement between people.
+        source_means: system → mean of its log losses per source, in which a source with many
+            pairs on few prompts does not outweigh the others.
         main_on_repeated: main system's `accuracy` and `accuracy_decisive` on the pairs with
             repeated votes, the ones `human` is measured on.
         cautions: sentences a reader must know before believing the figures.
@@ -102,6 +104,7 @@ class Evaluation:
     calibration: Calibration
     coverage: tuple[CoveragePoint, ...]
     human: Agreement
+    source_means: Mapping[str, Score]
     main_on_repeated: Mapping[str, Score]
     cautions: tuple[str, ...] = ()
     seed: int = 0
@@ -125,15 +128,6 @@ class Evaluation:
             KeyError: unknown system or metric.
         """
         return self.system(name).metrics[metric]
-
-    def source_mean(self, name: str) -> float | None:
-        """Mean of a system's log losses per source; None when no source has one.
-
-        In it a source with many pairs on few prompts does not outweigh the others.
-        """
-        losses = [source.metrics[name]["log_loss"].value for source in self.sources]
-        known = [loss for loss in losses if loss is not None]
-        return sum(known) / len(known) if known else None
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON with flat `metrics` (name → number) and `intervals` (name → two numbers).
