@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from commands import litee, write_yaml
+
 from litee.predict.artifact import load_judge_file
 from litee.predict.judge import Judge
 from litee.records import Pair

@@ -3,7 +3,8 @@ import pytest
 from made_up_votes import make_votes, noisy
 from scipy import stats
 
-from litee.score.intervals import GroupBootstrap
+from litee.records import Score
+from litee.score.intervals import GroupBootstrap, mean_over_strata
 from litee.score.outcomes import Rows, Truth, metric_rows
 from litee.score.reliability import ece_rows
 
@@ -126,27 +127,36 @@ def test_wrong_number_of_rows_is_refused():
         GroupBootstrap([0, 1, 2], seed=0).resample({"x": Rows(np.ones(2), np.ones(2))})
 
 
-def test_the_mean_of_metrics_is_the_mean_on_every_resample():
-    """Two sources of four prompts; each draw's mean is formed from that draw's own ratios."""
-    values = np.array([1.0, 3.0, 4.0, 4.0, 10.0, 20.0, 15.0, 15.0])
-    loss = Rows(values, np.ones(8))
-    first = np.arange(8) < 4
-    bootstrap = GroupBootstrap(np.arange(8), seed=3, resamples=400)
-    found = bootstrap.resample({"one": loss.only(first), "two": loss.only(~first)})
-    score = found.mean(["one", "two"])
-    assert score.value == pytest.approx((3 + 15) / 2)
-    draws = []
-    for block in bootstrap.counts():
-        for counts in block:
-            if counts[:4].sum() and counts[4:].sum():
-                parts = [counts[k] @ values[k] / counts[k].sum() for k in (first, ~first)]
-                draws.append(np.mean(parts))
-    assert 380 <= len(draws) <= 400
-    assert (score.low, score.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])))
+def two_strata(one, two, *, resamples=400):
+    bootstraps = [
+        GroupBootstrap(np.arange(len(values)), seed=(3, k), resamples=resamples)
+        for k, values in enumerate((one, two))
+    ]
+    parts = [
+        bootstrap.resample({"loss": Rows(np.array(values), np.ones(len(values)))})
+        for bootstrap, values in zip(bootstraps, (one, two), strict=True)
+    ]
+    return bootstraps, parts
 
 
-def test_the_mean_leaves_out_what_has_no_value():
-    rows = {"one": Rows(np.ones(3), np.ones(3)), "none": Rows(np.ones(3), np.zeros(3))}
-    found = GroupBootstrap([0, 1, 2], seed=0, resamples=50).resample(rows)
-    assert found.mean(["one", "none"]).value == 1.0
-    assert found.mean(["none"]).value is None and found.mean(["none"]).reason
+def test_the_mean_over_strata_resamples_each_by_itself():
+    one, two = [1.0, 3.0], [10.0, 20.0, 15.0]
+    bootstraps, parts = two_strata(one, two)
+    score = mean_over_strata(parts, "loss")
+    assert score.value == pytest.approx((2 + 15) / 2)
+    draws = [
+        np.concatenate([counts @ values / counts.sum(1) for counts in bootstrap.counts()])
+        for bootstrap, values in zip(bootstraps, (one, two), strict=True)
+    ]
+    assert len(draws[0]) == 400 and abs(np.corrcoef(draws)[0, 1]) < 0.2  # drawn apart
+    ends = np.percentile((draws[0] + draws[1]) / 2, [2.5, 97.5])
+    assert (score.low, score.high) == pytest.approx(tuple(ends))
+
+
+def test_a_stratum_without_a_value_is_left_out_and_one_of_one_prompt_has_no_interval():
+    _, (one, two) = two_strata([1.0, 3.0], [np.inf, 2.0])
+    assert mean_over_strata([one, two], "loss").value == 2.0
+    nothing = mean_over_strata([two], "loss")
+    assert nothing.value is None and nothing.reason
+    _, parts = two_strata([1.0, 3.0], [4.0])
+    assert mean_over_strata(parts, "loss") == Score(3.0)

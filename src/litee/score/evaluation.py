@@ -16,7 +16,7 @@ from litee.records import Score, VotedPair
 from litee.score.cautions import cautions
 from litee.score.ceiling import agreement, agreement_rows, consistency, vote_counts
 from litee.score.floors import FLOOR_NAMES
-from litee.score.intervals import RESAMPLES, GroupBootstrap, Resampled
+from litee.score.intervals import RESAMPLES, GroupBootstrap, Resampled, mean_over_strata
 from litee.score.outcomes import (
     Floats,
     Rows,
@@ -115,7 +115,7 @@ def evaluate(
         calibration=calibration(sample.systems[main], sample.truth),
         coverage=coverage_curve(sample.systems[main], sample.truth),
         human=agreement(voted, bootstrap),
-        source_means=_source_means(sample, bootstrap),
+        source_means=_source_means(sample, seed, resamples),
         main_on_repeated=_on_repeated(sample, main, seed, resamples),
         seed=seed,
         resamples=resamples,
@@ -214,20 +214,21 @@ def _one_source(
     )
 
 
-def _source_means(sample: _Sample, bootstrap: GroupBootstrap) -> dict[str, Score]:
-    """Every system's mean of the sources' log losses, on the same resamples of all prompts."""
+def _source_means(sample: _Sample, seed: int, resamples: int) -> dict[str, Score]:
+    """Every system's mean of the sources' log losses, each source resampled by itself."""
     names = np.array([v.pair.source for v in sample.voted])
-    sources = sorted(set(names.tolist()))
-    rows = {
-        (system, source): sample.rows[system, "log_loss"].only(names == source)
-        for system in sample.systems
-        for source in sources
-    }
-    resampled = bootstrap.resample(rows)
-    return {
-        system: resampled.mean([(system, source) for source in sources])
-        for system in sample.systems
-    }
+    parts = []
+    for number, source in enumerate(sorted(set(names.tolist()))):
+        keep = names == source
+        bootstrap = GroupBootstrap(
+            sample.groups[keep], seed=(seed, number + 1), resamples=resamples
+        )
+        parts.append(
+            bootstrap.resample(
+                {name: sample.rows[name, "log_loss"].where(keep) for name in sample.systems}
+            )
+        )
+    return {name: mean_over_strata(parts, name) for name in sample.systems}
 
 
 def _on_repeated(sample: _Sample, main: str, seed: int, resamples: int) -> dict[str, Score]:

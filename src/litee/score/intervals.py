@@ -74,17 +74,26 @@ class Resampled(Generic[Key]):
             return Score(one - two)
         return Score(one - two, ends[0], ends[2])
 
-    def mean(self, keys: Sequence[Key]) -> Score:
-        """The mean of several metrics, with the interval of the mean on each resample.
 
-        Metrics without a value are left out; when none has one, neither has the mean.
-        """
-        known = [key for key in keys if self.values[key] is not None]
-        if not known:
-            return Score(None, reason=self.reasons[keys[0]] if keys else "nothing to average")
-        value = float(np.mean([self.values[key] for key in known]))
-        ends = _percentiles(np.mean([self.draws[key] for key in known], axis=0))
-        return Score(value) if ends is None else Score(value, ends[0], ends[2])
+def mean_over_strata(parts: Sequence[Resampled[Key]], key: Key) -> Score:
+    """The mean of one metric over samples that were resampled apart, such as sources.
+
+    Every stratum keeps its number of prompt groups in each resample (stratified bootstrap; Davison
+    and Hinkley 1997, section 3.2). Strata without a value are left out; when none has one, neither
+    has the mean.
+
+    Args:
+        parts: one per stratum, from bootstraps of different seeds and as many resamples.
+        key: of the metric.
+    """
+    known = [part for part in parts if part.values[key] is not None]
+    if not known:
+        return Score(None, reason=parts[0].reasons[key] if parts else "nothing to average")
+    value = float(np.mean([part.values[key] for part in known]))
+    if any(not len(part.draws[key]) for part in known):  # a stratum of a single prompt group
+        return Score(value)
+    ends = _percentiles(np.mean([part.draws[key] for part in known], axis=0))
+    return Score(value) if ends is None else Score(value, ends[0], ends[2])
 
 
 class GroupBootstrap:
@@ -102,7 +111,11 @@ class GroupBootstrap:
     """
 
     def __init__(
-        self, groups: Sequence[int] | NDArray[np.int_], *, seed: int, resamples: int = RESAMPLES
+        self,
+        groups: Sequence[int] | NDArray[np.int_],
+        *,
+        seed: int | Sequence[int],
+        resamples: int = RESAMPLES,
     ) -> None:
         names, self._index = np.unique(np.asarray(groups), return_inverse=True)
         self.count = len(names)

@@ -72,12 +72,6 @@ class Rows:
         """The same metric on some of the pairs; `keep` is (n,)."""
         return Rows(self.numerator[keep], self.denominator[keep], self.reason)
 
-    def only(self, keep: NDArray[np.bool_]) -> Rows:
-        """As `where`, but with a row for every pair: the others count nothing."""
-        kept = keep if self.numerator.ndim == 1 else keep[:, None]
-        top = np.where(kept, self.numerator, 0.0)  # a product would make nan of an infinite loss
-        return Rows(top, np.where(keep, self.denominator, 0.0), self.reason)
-
 
 @dataclass(frozen=True, slots=True)
 class Truth:
