@@ -38,7 +38,7 @@ from litee.predict.generation_run import Task, answer_prompts
 from litee.predict.generation_settings import GenerateSettings
 from litee.predict.judge import Judge
 from litee.progress import progress
-from litee.records import Pair
+from litee.records import Pair, Score
 from litee.rundir import (
     Receipt,
     atomic_path,
@@ -62,8 +62,8 @@ NOTES = (
     "Rewards are in standard deviations of a single sample's reward within a prompt, from the "
     "mean of one sample, so that both judges share a scale. Intervals resample prompts. The KL "
     "divergence is the bound log n − (n − 1)/n, which equal rewards make an overestimate. The "
-    "first 80 prompts gave a win rate at equal length of 51.93 % [49.9998, 53.7], too close to one "
-    "half to call; they were then doubled, once, and everything is computed over all of them."
+    "first part of the prompts (first_part) ended too close to one half to call, at equal length; "
+    "they were then doubled, once, and everything else is computed over all of them."
 )
 
 
@@ -186,6 +186,19 @@ def best_of_eight(
     return pairs, groups, verdicts
 
 
+def win_rates(
+    pairs: Sequence[Pair], groups: Sequence[int], verdicts: np.ndarray, keep: np.ndarray
+) -> dict[str, Score]:
+    """Plainly and at equal length, over the pairs that are kept."""
+    found = compare_systems(
+        [pair for pair, kept in zip(pairs, keep, strict=True) if kept],
+        {"independent": verdicts[keep]},
+        names=("best of 8", "one sample"),
+        groups=[group for group, kept in zip(groups, keep, strict=True) if kept],
+    ).judged[0]
+    return {"win_rate": found.win_rate, "win_rate_length_controlled": found.length_controlled}
+
+
 def draw(
     lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], sizes: Sequence[int], path: Path
 ) -> None:
@@ -256,19 +269,17 @@ def main() -> None:
     }
     length = best_of_curve(rewards["judge"], sampled.lengths, sizes).mean(0)
     pairs, groups, verdicts = best_of_eight(sampled, rewards["judge"], judges["independent"])
-    compared = compare_systems(
-        pairs, {"independent": verdicts}, names=("best of 8", "one sample"), groups=groups
-    ).judged[0]
     metrics, intervals = figures(lines, length, sizes)
-    for name, score in (
-        ("win_rate", compared.win_rate),
-        ("win_rate_length_controlled", compared.length_controlled),
-    ):
-        if score.value is not None:
-            metrics[name] = score.value
-        if score.low is not None and score.high is not None:
-            metrics[f"{name}_low"] = score.low
-            intervals[name] = (score.low, score.high)
+    chosen = {"": np.ones(len(groups), bool)}
+    if len(parts) > 1:
+        chosen["first_part."] = np.array(groups) < len(parts[0].prompts)
+    for prefix, keep in chosen.items():
+        for name, score in win_rates(pairs, groups, verdicts, keep).items():
+            if score.value is not None:
+                metrics[prefix + name] = score.value
+            if score.low is not None and score.high is not None:
+                metrics[f"{prefix}{name}_low"] = score.low
+                intervals[prefix + name] = (score.low, score.high)
     agreement = [
         float(np.corrcoef(a, b)[0, 1])
         for a, b in zip(rewards["judge"], rewards["independent"], strict=True)
