@@ -51,6 +51,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "judge.reward_8": "deviations gained in the eyes of the judge that chose",
         "independent.reward_8": "in those of the independent one",
     },
+    "budgets": {
+        "5m.ensemble.log_loss": "5 minutes: log loss, ensemble",
+        "5m.larger.log_loss": "its larger backbone",
+        "10m.ensemble.log_loss": "10 minutes: ensemble",
+        "10m.larger.log_loss": "its larger backbone",
+        "10m.smaller.log_loss": "its smaller one",
+    },
     "curate": {
         "seconds": "seconds for 100,000 demonstrations",
         "peak_rss_mb": "peak memory, MB",
@@ -90,6 +97,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "win_rate": "thirty dialogues among the demonstrations against none: win rate",
         "win_rate_length_controlled": "at equal length",
     },
+    "lima_preferred": {
+        "win_rate": "answers that people preferred as demonstrations: win rate over the base model",
+        "win_rate_length_controlled": "at equal length",
+        "stop_rate": "answers that end by themselves",
+    },
     "lima_quality": {
         "win_rate": "chosen demonstrations against random ones: win rate",
         "win_rate_length_controlled": "at equal length",
@@ -114,6 +126,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "litee_log_loss": "1,000 votes: log loss",
         "pairjudge_log_loss": "pairjudge's",
         "pairjudge_time_ratio": "whose training takes, times ours",
+    },
+    "mt_bench_bound": {
+        "mt_bench_human.log_loss": "with the test source's own votes: log loss",
+        "mt_bench_human.accuracy": "accuracy",
+        "mt_bench_human.ece": "ECE",
     },
     "mt_bench_transfer": {
         "log_loss": "log loss",
