@@ -98,7 +98,11 @@ def curate(
     found = run(sources, out, settings, encode=_encoder(settings.embedding))
     if as_json:
         typer.echo(found.summary.read_text(encoding="utf-8"), nl=False)
-        return
+    else:
+        _show(found)
+
+
+def _show(found: Curated) -> None:
     console = Console()
     for table in (_counts(found), _comparison(found), *_shares(found)):
         console.print(table)

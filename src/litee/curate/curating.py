@@ -156,9 +156,6 @@ def curate(
     explanations = out.with_name(f"{out.stem}.explanations.jsonl")
     _explain(explanations, measures, screened, chosen, cells, gate)
     write_text(out, "".join(pool.lines(chosen)))
-    receipt = Receipt(device=cpu_name(), versions=versions(), inputs=inputs, seed=settings.seed)
-    receipt.seconds = round(time.monotonic() - started, 3)
-    receipt.peak_rss_mb = round(peak_rss_mb(), 1)
     usable = screened.usable.tolist()
     found = Curated(
         out,
@@ -171,11 +168,18 @@ def curate(
         profiles=profiles,
         topics=_shares(topics, usable, chosen),
         sources=_shares(pool.sources, usable, chosen),
-        receipt=receipt,
+        receipt=_receipt(started, inputs, settings.seed),
     )
     write_json(found.summary, _summary(found, settings))
     shutil.rmtree(work, ignore_errors=True)
     return found
+
+
+def _receipt(started: float, inputs: dict[str, str], seed: int) -> Receipt:
+    receipt = Receipt(device=cpu_name(), versions=versions(), inputs=inputs, seed=seed)
+    receipt.seconds = round(time.monotonic() - started, 3)
+    receipt.peak_rss_mb = round(peak_rss_mb(), 1)
+    return receipt
 
 
 def _work_folder(

@@ -90,11 +90,8 @@ def compare_arms(
             scores[f"{arm}.log_loss_difference"] = differences[arm].negated()
         losses = {s.source: s.metrics[arm]["log_loss"].value for s in together.sources}
         scores[f"{arm}.source_log_loss"] = together.source_means[arm]
-        arms[arm] = {
-            "changes": {name: _plain(value) for name, value in study.arms.get(arm, {}).items()},
-            "log_loss_per_source": {str(source): loss for source, loss in losses.items()},
-            "weights": dict(zip(fit.names, fit.joined.ensemble.weights, strict=True)),
-            "seconds": fit.receipt.seconds,
+        arms[arm] = _told(study.arms.get(arm, {}), fit) | {
+            "log_loss_per_source": {str(source): loss for source, loss in losses.items()}
         }
         receipt.include(fit.receipt)
     result = new_result(
@@ -118,6 +115,18 @@ def compare_arms(
         line=(0.0, "base"),
     )
     return Studied(result, {study.name: together}, () if plot is None else (plot,))
+
+
+def _told(changes: Mapping[str, object], fit: FitResult) -> dict[str, Json]:
+    """An arm in the table: what it changes, its members, what it took."""
+    return {
+        "changes": {name: _plain(value) for name, value in changes.items()},
+        "weights": dict(zip(fit.names, fit.joined.ensemble.weights, strict=True)),
+        "held_out_log_loss_per_pair": {
+            member.name: member.held_out_log_loss for member in fit.judge.members
+        },
+        "seconds": fit.receipt.seconds,
+    }
 
 
 def floor_losses(evaluation: Evaluation) -> dict[str, float]:
