@@ -39,7 +39,7 @@ def test_rewards_equal_the_judges_own(tiny, tmp_path):
 
 def test_a_judge_without_rewards_is_refused(tiny, tmp_path):
     written = write_judge(tmp_path / "judge", tiny("llama"), ("joint",))
-    with pytest.raises(ModelError, match="joint members only"):
+    with pytest.raises(ModelError, match="joint or verdict members only"):
         JudgeReward.load(written.folder)
 
 

@@ -14,6 +14,7 @@ from litee.score.outcomes import (
     check_probabilities,
     choices,
     confusion,
+    length_rows,
     metric_rows,
     swap_difference,
     swap_flip_rate,
@@ -195,3 +196,29 @@ def test_truth_of_voted_pairs():
     truth = Truth.of([VotedPair(pair, (0.5, 0.25, 0.25), 4)])
     assert truth.shares.tolist() == [[0.5, 0.25, 0.25]] and truth.votes.tolist() == [4.0]
     assert Truth.of([]).shares.shape == (0, 3)
+
+
+def test_accuracy_by_the_length_of_the_voted_answer_by_hand():
+    shares = np.array([[1.0, 0, 0], [0.25, 0.75, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    truth = Truth(shares, np.array([1.0, 4.0, 2.0, 3.0]))
+    p = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.3, 0.3]])
+    longer = np.array([-1, 1, 1, 1])
+    rows = length_rows(p, truth, longer)
+    # for the longer: 1 vote on pair 2, right; for the shorter: 1 on pair 1, right, 3 on pair 2,
+    # wrong, 2 on pair 3, right between A and B
+    assert rows["accuracy_longer_won"].value() == 1.0
+    assert rows["accuracy_shorter_won"].value() == pytest.approx((1 + 0 + 2) / 6)
+    equal = length_rows(p, truth, np.zeros(4, int))
+    assert equal["accuracy_longer_won"].value() is None
+    assert equal["accuracy_shorter_won"].reason == "nobody voted for the shorter answer"
+
+
+def test_accuracy_by_length_does_not_depend_on_the_order():
+    rng = np.random.default_rng(0)
+    p, shares = (rng.dirichlet(np.ones(3), 20) for _ in range(2))
+    longer = rng.integers(-1, 2, 20)
+    one = length_rows(p, Truth(shares, np.ones(20)), longer)
+    back = [1, 0, 2]
+    two = length_rows(p[:, back], Truth(shares[:, back], np.ones(20)), -longer)
+    for name, rows in one.items():
+        assert rows.value() == pytest.approx(two[name].value())

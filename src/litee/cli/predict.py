@@ -56,8 +56,9 @@ def predict(
     use_threads(threads)
     csv = out.suffix == ".csv"
     header = "id,winner,p_a,p_b,p_tie,reward_a,reward_b,tokens_cut" if csv else ""
+    loaded = Judge.from_pretrained(judge, device=device)
     found = predict_file(
-        Judge.from_pretrained(judge, device=device),
+        loaded,
         lambda: stream_pairs(pairs, format=format),
         out,
         source=pairs,
@@ -67,6 +68,8 @@ def predict(
     )
     said = f"{found.done:,} predictions in {out}; {found.cut:,} pairs were cut to the budget"
     console.print(said, soft_wrap=True)
+    for caution in loaded.file.familiar.cautions(found.unlike, found.done):
+        console.print(f"caution: {caution}", soft_wrap=True, style="yellow")
 
 
 def _line(p: Prediction, *, csv: bool) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from litee.config import Encoder
 from litee.errors import ModelError
 from litee.predict.ensemble import Ensemble
+from litee.predict.familiar import Familiar
 from litee.records import CLASSES
 from litee.rundir import write_json
 
@@ -95,6 +96,7 @@ class JudgeFile(_Entry):
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     trained_on: dict[str, str] = {}
+    familiar: Familiar = Familiar()
     litee_version: str = ""
 
     @model_validator(mode="after")

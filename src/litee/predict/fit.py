@@ -37,6 +37,7 @@ from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
 from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug
 from litee.predict.calibration import Floats
 from litee.predict.ensemble import CrossFit, cross_fit
+from litee.predict.familiar import Familiar
 from litee.predict.judge import Judge
 from litee.predict.plan import PLAN_FILE
 from litee.records import Folds, Pair, VotedPair
@@ -118,6 +119,7 @@ def fit_judge(
         ensemble=joined.ensemble,
         metrics={"out_of_fold_log_loss_per_pair": _loss(joined.held_out, task)},
         trained_on=inputs,
+        familiar=Familiar.of(pairs),
         litee_version=metadata.version("lora-litee"),
     )
     save_judge_file(judge, run.path)

@@ -72,6 +72,7 @@ class Progress(BaseModel):
         chunk: pairs per chunk, 1 or more.
         done: pairs whose lines are on the disk.
         cut: of these, pairs that were cut to the token budget.
+        unlike: in which way unlike the training votes → pairs; `any` counts each of them once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +80,7 @@ class Progress(BaseModel):
     chunk: int = Field(ge=1)
     done: int = Field(0, ge=0)
     cut: int = Field(0, ge=0)
+    unlike: dict[str, int] = {}
 
 
 class _Note(BaseModel):
@@ -206,7 +208,8 @@ def predict_file(
             started = time.monotonic()
             found = judge.predict(some)
             cut = now.cut + sum(sum(p.tokens_cut) > 0 for p in found)
-            now = Progress(chunk=now.chunk, done=now.done + len(some), cut=cut)
+            unlike = judge.file.familiar.count(some, now.unlike)
+            now = Progress(chunk=now.chunk, done=now.done + len(some), cut=cut, unlike=unlike)
             part.add((layout.line(p) for p in found), now)
             slowest = max(slowest, time.monotonic() - started)
             advance(len(some))

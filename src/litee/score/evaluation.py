@@ -23,6 +23,7 @@ from litee.score.outcomes import (
     Truth,
     check_probabilities,
     confusion,
+    length_rows,
     metric_rows,
     swap_difference,
     swap_flips,
@@ -144,12 +145,24 @@ def _checked(
         truth,
         np.asarray(groups, dtype=int),
     )
+    longer = _longer(voted)
     for name, p in sample.systems.items():
         rows = metric_rows(p, truth) | {"ece": ece_rows(p, truth)}
+        rows |= length_rows(p, truth, longer)
         if name in sample.swapped:
             rows["swap_flip_rate"] = Rows(swap_flips(p, sample.swapped[name]), np.ones(n))
         sample.rows.update({(name, metric): row for metric, row in rows.items()})
     return sample
+
+
+def _longer(voted: Sequence[VotedPair]) -> NDArray[np.int_]:
+    """(n,) 1 where A has more characters, −1 where B has, 0 where they are as long."""
+    a, b = (
+        np.array([sum(map(len, getattr(v.pair, side))) for v in voted])
+        for side in ("response_a", "response_b")
+    )
+    found: NDArray[np.int_] = np.sign(a - b)
+    return found
 
 
 def _system_scores(

@@ -6,6 +6,7 @@ Puts floors, members and the ensemble on the same held-out pairs. Knows nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def evaluate_judge(
     systems["equal weights"] = stacked[:, ::2].mean(0)
     systems |= others or {}
     systems[ENSEMBLE] = joined[::2]
-    return evaluate(
+    evaluation = evaluate(
         systems,
         voted,
         groups,
@@ -175,6 +176,9 @@ def evaluate_judge(
         swapped={ENSEMBLE: joined[1::2]},
         floors=_FLOORS,
     )
+    familiar = judge.file.familiar
+    said = familiar.cautions(familiar.count(pairs, {}), len(pairs))
+    return replace(evaluation, cautions=(*evaluation.cautions, *said))
 
 
 def judge_report(

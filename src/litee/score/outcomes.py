@@ -248,6 +248,34 @@ def _class_rows(credit: Floats, truth: Truth) -> dict[str, Rows]:
     return rows
 
 
+def length_rows(p: Floats, truth: Truth, longer: NDArray[np.int_]) -> dict[str, Rows]:
+    """Accuracy between A and B by which answer was voted for: the longer one or the shorter one.
+
+    A judge that only likes length is right on all of the first and none of the second.
+
+    Args:
+        p: (n, 3) probabilities.
+        truth: the votes.
+        longer: (n,) 1 where A is longer, −1 where B is, 0 where neither is.
+
+    >>> truth = Truth(np.array([[0.75, 0.25, 0.0]]), np.array([4.0]))
+    >>> rows = length_rows(np.array([[0.6, 0.3, 0.1]]), truth, np.array([1]))
+    >>> rows["accuracy_longer_won"].value(), rows["accuracy_shorter_won"].value()
+    (1.0, 0.0)
+    """
+    credit, rows = decisive_choices(p), {}
+    for name, a_won in (("longer", longer > 0), ("shorter", longer < 0)):
+        b_won = (longer != 0) & ~a_won
+        mask = np.column_stack([a_won, b_won])
+        votes = truth.votes[:, None] * truth.shares[:, :2] * mask
+        rows[f"accuracy_{name}_won"] = Rows(
+            (votes * credit[:, :2]).sum(axis=1),
+            votes.sum(axis=1),
+            f"nobody voted for the {name} answer",
+        )
+    return rows
+
+
 def confusion(p: Floats, truth: Truth) -> Floats:
     """(3, 3) votes by voted outcome (rows) and predicted outcome (columns).
 

@@ -34,6 +34,8 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
     ("accuracy", "Accuracy per vote, %", True),
     ("accuracy_pair", "Accuracy per pair, %", True),
     ("accuracy_decisive", "Decisive votes, %", True),
+    ("accuracy_longer_won", "Votes for the longer answer, %", True),
+    ("accuracy_shorter_won", "Votes for the shorter answer, %", True),
     ("accuracy_both_decisive", "Vote and verdict decisive, %", True),
     ("accuracy_tie_discounted", "Tie-discounted, %", True),
     ("accuracy_one_vs_rest", "One-vs-rest, %", True),
