@@ -8,7 +8,8 @@
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
 # votes nor backbone: the votes of four sources are halved by prompt, one half trains the judge that
-# rewards, the other the judge that is asked. LITEE and PYTHON name the programs.
+# rewards, the other the judge that is asked. ANSWERS (default 1) is how often every system answers a prompt.
+# LITEE and PYTHON name the programs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/tuning
@@ -42,7 +43,7 @@ answer() {
   [[ $1 == *.dialogues ]] && prompts=dialogues
   mkdir -p "$runs/answers"
   [[ -f $file ]] || $litee generate "$runs/prompts/$prompts.jsonl" --backbone "$2" --name "$1" --max-new-tokens 160 \
-    --threads "$threads" --out "$file" --resume "${@:3}"
+    --samples "${ANSWERS:-1}" --threads "$threads" --out "$file" --resume "${@:3}"
 }
 
 # compared FIRST SECOND FOLDER: by the independent judge and the rewarding one

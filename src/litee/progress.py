@@ -25,13 +25,25 @@ from rich.text import Text
 console = Console(stderr=True)
 
 
+def rate(speed: float, unit: str = "") -> str:
+    """A speed in words: per second, or per minute or hour when less than two would be done in it.
+
+    >>> rate(12345.6), rate(1.5, " prompts"), rate(0.02), rate(0.01)
+    ('12,346/s', '90 prompts/min', '72/h', '36/h')
+    """
+    for seconds, name in ((1, "s"), (60, "min")):
+        if speed * seconds >= 2:
+            return f"{speed * seconds:,.0f}{unit}/{name}"
+    return f"{speed * 3600:,.0f}{unit}/h"
+
+
 class _RateColumn(ProgressColumn):
     """Units per second since the start."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         unit = task.fields.get("unit", "rows")
-        return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+        return Text(rate(speed, f" {unit}") if speed else "", style="progress.data.speed")
 
 
 @contextmanager
@@ -73,10 +85,10 @@ class _Lines:
         if now - self.shown < self.EVERY or self.done < self.total / 100:
             return
         self.shown = now
-        rate = self.done / (now - self.started)
-        left = (self.total - self.done) / rate if rate else 0.0
+        speed = self.done / (now - self.started)
+        left = (self.total - self.done) / speed if speed else 0.0
         console.print(
-            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f}/s, "
+            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate(speed)}, "
             f"{left / 60:.1f} minutes left",
             highlight=False,
             soft_wrap=True,
