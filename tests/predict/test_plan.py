@@ -114,6 +114,27 @@ def test_joint_members_are_counted_apart():
     assert "LoRA on one" not in found
 
 
+def test_a_verdict_runs_all_layers_and_fits_no_probe():
+    given = settings(members=("verdict", "verdict-lora"), depth="auto")
+    one = replace(measured(), tokens=(tokens("verdict"),))
+    found = steps(expect(given, FOLDS, MACHINE, [one]))
+    assert found["verdict states of one"].seconds == pytest.approx(1000 * 12 * 1e-4)
+    assert "verdict LoRA on one" in found
+    assert not {"depth of one", "probe on one", "joint probe on one"} & set(found)
+
+
+def test_verdicts_give_way_step_by_step_to_text_statistics():
+    members = ("statistics", "verdict", "verdict-lora")
+    given = settings(members=members, depth="auto", verdict_shots=2)
+    one = replace(measured(), tokens=(tokens("verdict"),))
+    said = set()
+    for seconds in (k / 4 for k in range(60, 180)):
+        plan = choose(given, FOLDS, MACHINE, [one], seconds=seconds, max_bytes=None)
+        said |= {plan.settings.members}
+        assert "exit at half of the layers" not in plan.changes  # a verdict needs the last one
+    assert said == {members, ("statistics", "verdict"), ("statistics",)}
+
+
 def test_what_fits_is_left_as_it_was():
     plan = choose(settings(), FOLDS, MACHINE, [measured()], seconds=10_000, max_bytes=None)
     assert plan.settings == settings()

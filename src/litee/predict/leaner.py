@@ -59,12 +59,14 @@ def _leaner(
         kept = {n: d for n, d in depth.items() if n in names} if isinstance(depth, dict) else depth
         settings, said = less(f"without {backbone.name}", backbones=names, depth=kept)
         yield settings, said
-    if settings.depth == "auto" and settings.probe_pairs > 200:
+    searched = settings.depth == "auto" and not settings.encodes("verdict")
+    if searched and settings.probe_pairs > 200:
         settings, said = less("200 pairs choose the exit depth", probe_pairs=200)
         yield settings, said
-    if settings.depth == "auto" and costly:
+    if searched and costly:
         settings, said = less("exit at half of the layers", depth=max(2, costly[-1].layers // 2))
         yield settings, said
     if "statistics" in settings.members and len(settings.members) > 1:
-        settings, said = less("text statistics alone", members=("statistics",), backbones=())
+        alone = {"members": ("statistics",), "backbones": (), "verdict_shots": 0}
+        settings, said = less("text statistics alone", **alone)
         yield settings, said
