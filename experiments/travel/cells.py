@@ -45,6 +45,7 @@ class Cell:
         marked: share of answers with an answer mark.
         quotes: quotes that were written.
         verbatim: of those, how many stand in a document that was shown.
+        answer_share: share of the characters written that is the answer which was scored.
         finished: share of answers that the model ended itself.
         tokens: mean number of tokens written.
         prompt_tokens: mean number of tokens read.
@@ -56,6 +57,7 @@ class Cell:
     marked: float
     quotes: int
     verbatim: int
+    answer_share: float
     finished: float
     tokens: float
     prompt_tokens: float
@@ -151,6 +153,8 @@ def _cell(
         float(np.mean([has_final_answer(clean["written"]) for clean, _, _ in found])),
         len(quotes),
         sum(any(quote in text for text in texts) for quote, texts in quotes),
+        sum(len(clean["answer"]) for clean, _, _ in found)
+        / max(1, sum(len(clean["written"]) for clean, _, _ in found)),
         float(np.mean([one["finish_reason"] == "stop" for one in made])) if made else 1.0,
         float(np.mean([one["tokens"] for one in made])) if made else 0.0,
         float(np.mean([one["prompt_tokens"] for one in made])) if made else 0.0,

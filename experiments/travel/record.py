@@ -124,6 +124,7 @@ def table(cell: Cell) -> dict[str, Json]:
         "answer_mark_share": round(cell.marked, 4),
         "quotes": cell.quotes,
         "quotes_verbatim": cell.verbatim,
+        "answer_share": round(cell.answer_share, 4),
         "ended_share": round(cell.finished, 4),
         "tokens_written": round(cell.tokens, 1),
         "tokens_read": round(cell.prompt_tokens, 1),
