@@ -127,6 +127,22 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "pairjudge_log_loss": "pairjudge's",
         "pairjudge_time_ratio": "whose training takes, times ours",
     },
+    "levers": {
+        "no-lora.log_loss": "PandaLM, one backbone: log loss of its probe",
+        "base.log_loss": "with LoRA on two layers",
+        "layers-4.log_loss": "on four",
+        "epochs-3.log_loss": "three passes",
+    },
+    "modes": {
+        "base.log_loss": "PandaLM: log loss of the chat model, asked as it is",
+        "chat-few-shot.log_loss": "after solved examples",
+        "chat-tuned-verdict.log_loss": "tuned to answer",
+        "chat-tuned-head.log_loss": "tuned under a head",
+        "base-zero-shot.log_loss": "base model: asked",
+        "base-few-shot.log_loss": "after solved examples",
+        "base-tuned-verdict.log_loss": "tuned to answer",
+        "base-tuned-head.log_loss": "tuned under a head",
+    },
     "mt_bench_bound": {
         "mt_bench_human.log_loss": "with the test source's own votes: log loss",
         "mt_bench_human.accuracy": "accuracy",
@@ -138,6 +154,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "statistics_log_loss": "text statistics",
         "accuracy": "accuracy",
         "gpt4_accuracy": "GPT-4's accuracy",
+    },
+    "mt_bench_transfer_lora": {
+        "log_loss": "with LoRA on two layers: log loss",
+        "accuracy": "accuracy",
+        "ece": "ECE",
     },
     "ranking": {
         "mt_bench_human.speedup_evalica": "1,000 resamples, times faster than evalica: MT-Bench",
