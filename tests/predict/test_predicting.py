@@ -12,6 +12,7 @@ from litee.errors import ResourceError
 from litee.finetune import rates
 from litee.finetune.deadline import Deadline
 from litee.predict import predicting
+from litee.predict.familiar import Familiar
 from litee.predict.judge import CHUNK_PAIRS, Judge
 from litee.predict.predicting import Layout, Limits, choose_chunk, predict_file
 
@@ -166,5 +167,21 @@ def test_the_note_says_what_a_part_is_of(judge, source, tmp_path, chunks_of_4, m
     with pytest.raises(KeyboardInterrupt):
         run(judge, source, tmp_path / "p.csv")
     note = json.loads((tmp_path / "p.csv.part.json").read_text(encoding="utf-8"))
-    assert note["progress"] == {"chunk": 4, "done": 4, "cut": 1}
+    assert note["progress"] == {"chunk": 4, "done": 4, "cut": 1, "unlike": {}}
     assert set(note["made_of"]) == {"pairs", "judge", "suffix"}
+
+
+def test_pairs_unlike_the_training_votes_are_counted_over_a_stop(
+    judge, source, tmp_path, chunks_of_4, monkeypatch
+):
+    learnt = judge.file.model_copy(update={"familiar": Familiar.of(PAIRS[:1])})
+    monkeypatch.setattr(judge, "file", learnt)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run(judge, source, tmp_path / "p.csv")
+    found = run(judge, source, tmp_path / "p.csv")
+    assert found.unlike["any"] == 20  # all but the first of five
+    assert found.unlike == learnt.familiar.count(MANY, {})
+    (said,) = learnt.familiar.cautions(found.unlike, found.done)
+    assert said.startswith("80% of the pairs are unlike")
