@@ -7,7 +7,7 @@ lines and never sees a test source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from litee.config import FitSettings, load_settings
 from litee.errors import ConfigError
@@ -15,7 +15,7 @@ from litee.predict.fit import FitResult
 from litee.records import Folds, Score, VotedPair
 from litee.rundir import Json, Receipt
 from litee.score.evaluation import evaluate
-from litee.score.figures import whiskers
+from litee.score.figures import Plot, whiskers
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_settings import BASE, Studied, StudySettings
@@ -107,14 +107,19 @@ def compare_arms(
         tables={"arms": arms, "pairs": together.pairs, "prompt_groups": together.groups},
         notes=study.notes,
     )
+    return Studied(result, {study.name: together}, _plots(scores, fits))
+
+
+def _plots(scores: Mapping[str, Score], arms: Iterable[str]) -> tuple[Plot, ...]:
+    """Every arm's difference from the base; none when there is nothing to draw."""
     plot = whiskers(
         "ablations",
-        {arm: scores[f"{arm}.log_loss_difference"] for arm in fits if arm != BASE},
+        {arm: scores[f"{arm}.log_loss_difference"] for arm in arms if arm != BASE},
         label="log loss less that of the base (below 0 is better)",
         main="",
         line=(0.0, "base"),
     )
-    return Studied(result, {study.name: together}, () if plot is None else (plot,))
+    return () if plot is None else (plot,)
 
 
 def _told(changes: Mapping[str, object], fit: FitResult) -> dict[str, Json]:

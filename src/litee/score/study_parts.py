@@ -96,13 +96,10 @@ def run_parts(
         write_result(results, found.result)
     known = {name: one.result for name, one in done.items()} | beside
     metrics, intervals = _headlines(study.headlines, known)
-    receipt = Receipt()
-    for one in done.values():
-        receipt.include(Receipt(**dict(one.result.receipt)))  # type: ignore[arg-type]
     made = new_result(
         study.name,
         command,
-        receipt,
+        _receipt(done.values()),
         metrics,
         intervals=intervals,
         tables=_tables(study, known.values()),
@@ -110,6 +107,14 @@ def run_parts(
     )
     write_text(out / "report.html", study_page(made, study.headlines, done, beside))
     return Studied(made, {})
+
+
+def _receipt(parts: Iterable[Studied]) -> Receipt:
+    """What all parts cost together."""
+    receipt = Receipt()
+    for one in parts:
+        receipt.include(Receipt(**dict(one.result.receipt)))  # type: ignore[arg-type]
+    return receipt
 
 
 def _headlines(
