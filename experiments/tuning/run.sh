@@ -3,7 +3,8 @@
 #
 #   bash experiments/tuning/run.sh EXPERIMENT
 #
-# EXPERIMENT is best_of_n, sft_gemma, sft_preferred, sft_smollm2, quality, diversity, quantity, multiturn, dpo, grpo or all.
+# EXPERIMENT is best_of_n, sft_gemma, sft_preferred, sft_strong, sft_smollm2, quality, diversity, quantity, multiturn,
+# safety, format, dpo, grpo or all.
 #
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
@@ -23,7 +24,7 @@ export OMP_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
 mkdir -p "$runs"
 
 if [[ $what == all ]]; then
-  for one in best_of_n sft_gemma sft_preferred dpo quality diversity quantity multiturn grpo sft_smollm2; do bash "$0" "$one"; done
+  for one in best_of_n sft_gemma sft_preferred sft_strong dpo quality diversity quantity multiturn safety format grpo sft_smollm2; do bash "$0" "$one"; done
   exit
 fi
 mkdir -p "$runs/$what"
@@ -37,13 +38,17 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
   --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
 [[ -f $runs/prompts/dialogues.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
-# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, or to the dialogues
+# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, or to those that its name ends in
 answer() {
-  local file=$runs/answers/$1.jsonl prompts=test
-  [[ $1 == *.dialogues ]] && prompts=dialogues
+  local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160
+  case $1 in
+    *.dialogues) prompts=$runs/prompts/dialogues.jsonl ;;
+    *.safety | *.format) prompts=examples/${1##*.}_prompts.jsonl samples=5 length=96 ;;
+    *.long) length=512 ;;
+  esac
   mkdir -p "$runs/answers"
-  [[ -f $file ]] || $litee generate "$runs/prompts/$prompts.jsonl" --backbone "$2" --name "$1" --max-new-tokens 160 \
-    --samples "${ANSWERS:-1}" --threads "$threads" --out "$file" --resume "${@:3}"
+  [[ -f $file ]] || $litee generate "$prompts" --backbone "$2" --name "$1" --max-new-tokens "$length" \
+    --samples "$samples" --threads "$threads" --out "$file" --resume "${@:3}"
 }
 
 # compared FIRST SECOND FOLDER: by the independent judge and the rewarding one
@@ -104,6 +109,22 @@ case $what in
     [[ -f $runs/chosen/preferred.jsonl ]] || $litee curate "$preferred" --n 100 --quality score \
       --min-chars 150 --max-chars 900 --against "$runs/prompts/test.jsonl" --out "$runs/chosen/preferred.jsonl"
     sft "$what" "$runs/chosen/preferred.jsonl" "$what" --judge "$runs/judge" ;;
+  sft_strong) # on long answers of strong systems; both sides may answer as long
+    strong=$runs/strong.jsonl
+    [[ -f $strong ]] || $litee data demonstrations "$runs/votes/train.jsonl" --format votes \
+      --config $here/strong.yaml --out "$strong"
+    mkdir -p "$runs/chosen"
+    [[ -f $runs/chosen/strong.jsonl ]] || $litee curate "$strong" --config $here/strong_chosen.yaml \
+      --against "$runs/prompts/test.jsonl" --out "$runs/chosen/strong.jsonl"
+    sft "$what" "$runs/chosen/strong.jsonl" "$what"
+    for name in "$what" "$base"; do
+      adapter=()
+      [[ $name == "$what" ]] && adapter=(--adapter "$runs/$what/run/adapter")
+      answer "$name.long" "$base" --dtype bfloat16 --max-batch 80 "${adapter[@]}"
+    done
+    asked "$what.long" "$base.long" "$runs/$what/compared"
+    $python $here/record.py lima_strong "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.long.jsonl" "$runs/$what/cpu.txt"
+    exit ;;
   sft_*)
     sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;
   quality) # chosen against random: as many demonstrations, as many steps
@@ -136,6 +157,18 @@ case $what in
       answer "$name.dialogues" gemma-3-270m --adapter "$runs/arms/$name/adapter"
     done
     study lima_multiturn chains.dialogues seeds.dialogues
+    exit ;;
+  safety | format) # thirteen demonstrations of refusing, or of keeping to a form, among as many
+    chosen seeds 96 "$seeds" --strategy random
+    chosen "$what" 96 "$seeds" "examples/${what}_demonstrations.jsonl" --strategy random \
+      --quota "source:litee/$what=13-13" --against "examples/${what}_prompts.jsonl"
+    arm seeds "$runs/chosen/seeds.jsonl"
+    arm "$what" "$runs/chosen/$what.jsonl"
+    for name in seeds "$what"; do
+      answer "$name.$what" gemma-3-270m --adapter "$runs/arms/$name/adapter" --dtype bfloat16 --max-batch 64
+    done
+    $python $here/checks.py --record "lima_$what" "$runs/answers/$what.$what.jsonl" \
+      "$runs/answers/seeds.$what.jsonl" "$runs/arms/$what"
     exit ;;
   dpo) # on the model's own samples, the judge's best against its worst
     [[ -f $runs/dpo/samples.jsonl ]] || $litee generate "$runs/prompts/train.jsonl" --backbone "$base" \

@@ -120,6 +120,11 @@ class FitSettings(Settings):
         description="Weight of a pair in training: 1, its number of votes, or 1 / √(pairs of its "
         "prompt), so that a prompt with many pairs does not drown the others.",
     )
+    source_effects: bool = Field(
+        False,
+        description="Give every source of votes its own deviations from the heads' weights while "
+        "fitting, and predict with what the sources share: for votes of another source.",
+    )
     folds: int = Field(5, ge=2, description="Folds by prompt for out-of-fold predictions.")
     fold_by: Literal["prompt", "source"] = Field(
         "prompt",

@@ -4,7 +4,7 @@ import pytest
 
 from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.collect.demonstrations import detect_format, read_demonstrations
-from litee.collect.preferred import BETTER_THERE, BLANK_TEXT, NOT_PREFERRED
+from litee.collect.preferred import BETTER_THERE, BLANK_TEXT, NOT_PREFERRED, OTHER_SYSTEM
 from litee.collect.reading import Reading
 from litee.errors import InputError
 
@@ -83,3 +83,18 @@ def test_rows_without_a_vote_are_lost_by_reason_and_no_vote_at_all_is_an_error(w
     assert len(found) == 1 and sum(reading.lost.counts.values()) == 1
     with pytest.raises(InputError):
         read(write([{**good, "winner": ""}]))
+
+
+def test_only_the_systems_that_were_asked_for(write):
+    path = write([row(1, "q", "xx", "yy", "a"), row(2, "r", "yy", "zz", "a")])
+    (one,), reading = read(path, systems=("model-y",))
+    assert (one.id, one.source) == ("preferred-1-1", "preferred/model-y")
+    assert one.score == pytest.approx(2 / 3, abs=1e-6)
+    # x beat y, but was not asked for; y won once and lost once, each on its own prompt
+    assert dict(reading.removed.counts) == {OTHER_SYSTEM: 2, NOT_PREFERRED: 1}
+
+
+def test_a_system_that_wrote_nothing_is_named_with_those_that_did(write):
+    path = write([row(1, "q", "xx", "yy", "a")])
+    with pytest.raises(InputError, match=r"systems: .*'model-z': there are model-[xy]"):
+        read(path, systems=("model-z",))

@@ -8,6 +8,7 @@ import pytest
 
 from litee.collect.demonstration_settings import DemonstrationSettings
 from litee.config import load_settings
+from litee.curate.settings import CurateSettings
 from litee.errors import ConfigError
 from litee.finetune.chat_settings import (
     LIGHT,
@@ -42,7 +43,8 @@ def test_unknown_names_are_errors_also_beside_a_preset():
 def test_the_experiments_settings_load():
     kinds = {"sft_smollm2": SftSettings, "sft_gemma": SftSettings, "dpo": DpoSettings}
     kinds |= {"grpo": OnlineSettings, "arms": SftSettings, "sft_preferred": SftSettings}
-    kinds |= {"preferred": DemonstrationSettings}
+    kinds |= {"preferred": DemonstrationSettings, "strong": DemonstrationSettings}
+    kinds |= {"sft_strong": SftSettings, "strong_chosen": CurateSettings}
     files = {file.stem: file for file in TUNING.glob("*.yaml")}
     assert files.keys() == kinds.keys()
     for name, kind in kinds.items():

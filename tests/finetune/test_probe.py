@@ -66,6 +66,50 @@ def test_decisive_votes_only_are_plain_logistic_regression():
     )
 
 
+def test_sources_of_their_own_are_plain_logistic_regression_on_copied_features():
+    """Daumé's features: (x, x · 1{source 0}, x · 1{source 1}, …), all under one ridge."""
+    data, shares, weights = made_up(pairs=120, decisive=True)
+    sources = np.random.default_rng(1).integers(0, 3, len(shares))
+    ridge = 20.0
+    model = fit_probe(data, shares, weights, ridge=ridge, sources=sources)
+    difference = (data.states[data.left] - data.states[data.right]) * model.scale.numpy()
+    copies = [difference * (sources == k)[:, None] for k in range(3)]
+    other = LogisticRegression(
+        C=len(shares) / (ridge * weights.sum()), fit_intercept=False, tol=1e-10, max_iter=5000
+    ).fit(np.hstack([difference, *copies]), shares[:, 0], sample_weight=weights)
+    np.testing.assert_allclose(
+        model.reward_weight.detach().numpy(), other.coef_[0][:6], atol=2e-4, rtol=2e-3
+    )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_one_source_is_none(name):
+    data, shares, weights = made_up()
+    plain = predict_head(fit_probe(data, shares, weights, ridge=30, head=name), data)
+    one = np.full(len(shares), 7)
+    same = fit_probe(data, shares, weights, ridge=30, head=name, sources=one)
+    np.testing.assert_array_equal(predict_head(same, data), plain)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_two_sources_disagree_about_is_not_shared(name):
+    """Both like the first feature; the second counts for one source and against the other."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(400, 2)).astype(np.float32)
+    left, right = rng.integers(0, 400, (2, 600))
+    sources = np.arange(600) % 3 // 2  # twice as many pairs of source 0
+    taste = np.where(sources == 0, 1.0, -1.0)
+    likes = states @ [1.0, 0.0]
+    delta = likes[left] - likes[right] + taste * (states[left, 1] - states[right, 1])
+    shares = np.eye(3)[np.where(np.abs(delta) < 0.3, 2, np.where(delta > 0, 0, 1))]
+    data, weights = PairStates(states, left, right), np.ones(600)
+    alone = fit_probe(data, shares, weights, ridge=5.0, head=name)
+    shared = fit_probe(data, shares, weights, ridge=5.0, head=name, sources=sources)
+    a_better = PairStates(np.array([[0, 1], [0, 0]], np.float32), np.array([0]), np.array([1]))
+    leaning = [p[0] - p[1] for p in (predict_head(m, a_better)[0] for m in (alone, shared))]
+    assert abs(leaning[1]) < 0.7 * leaning[0], leaning
+
+
 def test_davidson_with_ties_equals_a_solution_by_scipy():
     data, shares, weights = made_up(pairs=60, width=3)
     ridge = 10.0

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from made_up_votes import make_votes, noisy
 
 from litee.score.outcomes import Truth, metric_rows
-from litee.score.reliability import calibration, coverage_curve, ece_rows, equal_mass_bins
+from litee.score.reliability import (
+    calibration,
+    coverage_curve,
+    ece_by_chance,
+    ece_rows,
+    equal_mass_bins,
+)
 
 
 def naive_ece(p, truth, bins):
@@ -38,6 +44,29 @@ def test_ece_is_small_for_the_truth_and_large_for_the_sure():
     assert ece_rows(true, truth).value() < 0.03
     accuracy = metric_rows(sure, truth)["accuracy"].value()
     assert ece_rows(sure, truth).value() == pytest.approx(1 - accuracy)
+
+
+def test_chance_explains_the_ece_of_the_truth_and_not_that_of_the_sure():
+    voted, true, _ = make_votes(1000, 3)
+    truth, groups = Truth.of(voted), np.arange(len(voted)) // 2
+    by_chance = ece_by_chance(true, truth, groups, seed=0)
+    assert by_chance.low < ece_rows(true, truth).value() < by_chance.high
+    sharp = true**3 / (true**3).sum(axis=1, keepdims=True)
+    by_chance = ece_by_chance(sharp, truth, groups, seed=0)
+    assert ece_rows(sharp, truth).value() > 2 * by_chance.high
+    assert by_chance == ece_by_chance(sharp, truth, groups, seed=0)
+
+
+def test_chance_gives_what_calibrated_votes_have_on_average():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet((3.0, 3.0, 1.0), size=300)
+    found, chance = [], []
+    for seed in range(40):
+        shares = np.eye(3)[[rng.choice(3, p=row) for row in p]]
+        truth = Truth(shares, np.ones(len(p)))
+        found.append(ece_rows(p, truth).value())
+        chance.append(ece_by_chance(p, truth, np.arange(300), seed=seed, resamples=200).value)
+    assert np.mean(chance) == pytest.approx(np.mean(found), rel=0.1)
 
 
 @given(

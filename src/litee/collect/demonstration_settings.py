@@ -76,6 +76,9 @@ class DemonstrationSettings(Settings):
     per_prompt: int = Field(
         1, ge=0, description="Votes: most answers to one prompt, the preferred ones; 0 keeps all."
     )
+    systems: tuple[str, ...] = Field(
+        (), description="Votes: only answers that these systems wrote; none takes every system's."
+    )
     salvage: bool = Field(
         False, description="Keep what comes out of a damaged file before the damage."
     )

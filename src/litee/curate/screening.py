@@ -90,7 +90,7 @@ def screen(pool: Pool, repeats: Repeats, settings: CurateSettings) -> Screened:
             reasons[row] = LEAK
             details[row] = _leak(pool, repeats, row)
     _drop_worst(quality, reasons, settings.drop_worst)
-    _keep_best(pool, repeats, quality, reasons, details)
+    _keep_best(pool, repeats, quality, settings.per_prompt, reasons, details)
     return Screened(quality, reasons, details, leaking)
 
 
@@ -120,19 +120,25 @@ def _keep_best(
     pool: Pool,
     repeats: Repeats,
     quality: NDArray[np.float64],
+    per_prompt: int,
     reasons: list[str],
     details: dict[int, str],
 ) -> None:
-    """Of each group of repeats keep the best one, of equals the first."""
-    prompts: dict[int, int] = {}
+    """Keep the best `per_prompt` of a repeated prompt and the best of a repeated answer.
+
+    Of equals the first stays.
+    """
+    prompts: dict[int, list[int]] = {}
     answers: dict[int, int] = {}
     for row in np.argsort(-np.nan_to_num(quality, nan=-1.0), kind="stable").tolist():
         if reasons[row]:
             continue
         prompt, answer = int(repeats.prompts[row]), int(repeats.answers[row])
-        if prompt in prompts:
-            reasons[row], details[row] = SAME_PROMPT, f"of {pool.ids[prompts[prompt]]}"
+        beside = prompts.setdefault(prompt, [])
+        if len(beside) == per_prompt:
+            reasons[row], details[row] = SAME_PROMPT, f"of {pool.ids[beside[0]]}"
         elif answer in answers:
             reasons[row], details[row] = SAME_ANSWER, f"of {pool.ids[answers[answer]]}"
         else:
-            prompts[prompt] = answers[answer] = row
+            beside.append(row)
+            answers[answer] = row

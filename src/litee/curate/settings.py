@@ -36,6 +36,9 @@ class CurateSettings(Settings):
     near: float = Field(
         0.8, gt=0, le=1, description="Jaccard similarity from which two texts are duplicates."
     )
+    per_prompt: int = Field(
+        1, ge=1, description="Most demonstrations with nearly the same prompt, the best ones."
+    )
     ngram: int = Field(
         8, ge=4, description="Words that a demonstration may not share with an evaluation prompt."
     )

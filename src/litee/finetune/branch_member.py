@@ -188,6 +188,7 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
             task.weights[part.train],
             ridge=head,
             head=plan.head,
+            sources=task.sources_of(part.train),
         )
     plan.adapters.add(part.label, seed=part.seed)
     return Branch(plan.adapters, part.label, head=head, store=plan.store, pooling=plan.pooling)

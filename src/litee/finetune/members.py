@@ -35,12 +35,18 @@ class Task:
         weights: (pairs,) training weights.
         folds: the split.
         seed: of everything random.
+        sources: (pairs,) number of each pair's source, when sources have weights of their own.
     """
 
     shares: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     folds: Folds
     seed: int
+    sources: Ints | None = None
+
+    def sources_of(self, pairs: Ints) -> Ints | None:
+        """The sources of some pairs, None when all have the same weights."""
+        return None if self.sources is None else self.sources[pairs]
 
     @property
     def fold(self) -> Ints:
@@ -78,7 +84,11 @@ def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -
         weights = np.array([sizes[g] ** -0.5 for g in folds.groups])
     else:
         weights = np.ones(len(voted))
-    return Task(shares, weights / weights.mean(), folds, settings.seed)
+    sources = None
+    if settings.source_effects:
+        names = [v.pair.source for v in voted]
+        sources = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return Task(shares, weights / weights.mean(), folds, settings.seed, sources)
 
 
 def cross_entropy(probabilities: Floats, shares: Floats, weights: Floats) -> float:
@@ -180,7 +190,12 @@ def _ridge_losses(
 
 def _fit(data: PairStates, task: Task, pairs: Ints, ridge: float, head: HeadName) -> PairHead:
     return fit_probe(
-        data.of(pairs), task.shares[pairs], task.weights[pairs], ridge=ridge, head=head
+        data.of(pairs),
+        task.shares[pairs],
+        task.weights[pairs],
+        ridge=ridge,
+        head=head,
+        sources=task.sources_of(pairs),
     )
 
 
@@ -252,6 +267,7 @@ def probe_depths(
                 task.weights[pairs[rest]],
                 ridge=ridge,
                 head=head,
+                sources=task.sources_of(pairs[rest]),
             )
             out[own] = predict_head(model, data.of(own))
         losses.append(cross_entropy(out, task.shares[pairs], task.weights[pairs]))

@@ -5,16 +5,22 @@ Knows nothing of backbones: states come in as arrays.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from litee.finetune.heads import HeadName, PairHead, make_head, vote_loss
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
+
+#: Prior precision of a source's own biases, in pairs. The shared ones are free.
+BIAS_RIDGE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,56 @@ class PairStates:
         return PairStates(self.states, self.left[pairs], self.right[pairs])
 
 
+class _PerSource(nn.Module):
+    """A head and each source's deviations from its weights.
+
+    Args:
+        head: the shared weights.
+        sources: (n,) source of each row, sorted, 0 … K − 1.
+    """
+
+    def __init__(self, head: PairHead, sources: Ints) -> None:
+        super().__init__()
+        self.head = head
+        ends = np.flatnonzero(np.diff(sources)) + 1
+        bounds = [0, *ends.tolist(), len(sources)]
+        self.rows = [slice(a, b) for a, b in itertools.pairwise(bounds)] if len(ends) else []
+        self.own = nn.ModuleList(make_head(head.name, head.width).double() for _ in self.rows)
+
+    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        """Features of all rows → (n, 3) logits, each row's by its source's weights."""
+        if not self.rows:
+            return self.head.logits_of(features)
+        shared = dict(self.head.named_parameters())
+        parts = []
+        for rows, own in zip(self.rows, self.own, strict=True):
+            weights = {f"head.{name}": shared[name] + x for name, x in own.named_parameters()}
+            few = (features[0][rows], features[1][rows])
+            parts.append(functional_call(_Logits(self.head), weights, (few,)))
+        return torch.cat(parts)
+
+    def penalty(self, ridge: float) -> Tensor:
+        """Half the squared weights, shared and own, times their precision."""
+        total = ridge * self.head.penalty()
+        for own in self.own:
+            assert isinstance(own, PairHead)
+            biases = [x for name, x in own.named_parameters() if name.endswith("bias")]
+            total = total + ridge * own.penalty()
+            total = total + BIAS_RIDGE / 2 * sum(x.square().sum() for x in biases)
+        return total
+
+
+class _Logits(nn.Module):
+    """A head called by its features."""
+
+    def __init__(self, head: PairHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        return self.head.logits_of(features)
+
+
 def fit_probe(
     data: PairStates,
     shares: Floats,
@@ -44,11 +100,17 @@ def fit_probe(
     ridge: float,
     head: HeadName = "davidson",
     steps: int = 200,
+    sources: Ints | None = None,
 ) -> PairHead:
     """Fit a head by L-BFGS on Σ wᵢ·CEᵢ / Σ wᵢ + ridge / n · (half the squared weights).
 
     n is the number of pairs, so `ridge` is a prior precision per coefficient in units of pairs.
     Training is deterministic and, for the Davidson and joint heads, convex.
+
+    With `sources`, a pair of source k is judged by weights w + uₖ, both under the same prior, and
+    the head that comes back is w alone: what the sources share, for votes of another one. It is
+    Daumé III (2007), "Frustratingly easy domain adaptation", section 3.1, and a linear
+    mixed-effects model with as much variance between sources as of what they share.
 
     Args:
         data: states of n pairs.
@@ -57,18 +119,24 @@ def fit_probe(
         ridge: not negative; 150 is a good start for standardised states.
         head: which head.
         steps: most iterations.
+        sources: (n,) number of each pair's source; None, or one source for all: one set of weights.
 
     Returns:
         The head, float32, standardised on the training states.
     """
+    if sources is not None:
+        order = np.argsort(sources, kind="stable")
+        data, shares, weights = data.of(order), shares[order], weights[order]
     left, right = (torch.from_numpy(data.states[side]).double() for side in (data.left, data.right))
     model = make_head(head, left.shape[1]).double()
     model.standardise(torch.cat([left, right]))
     features = model.features(model.normal(left), model.normal(right))
     target = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
+    known = np.zeros(len(target), dtype=np.int64) if sources is None else np.sort(sources)
+    fitted = _PerSource(model, known)
     optimiser = torch.optim.LBFGS(
-        model.parameters(),
+        fitted.parameters(),
         max_iter=steps,
         history_size=20,
         tolerance_grad=1e-6,
@@ -78,8 +146,8 @@ def fit_probe(
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        log_p = torch.log_softmax(model.logits_of(features), dim=-1)
-        loss = vote_loss(log_p, target, weight) + ridge / len(target) * model.penalty()
+        log_p = torch.log_softmax(fitted(features), dim=-1)
+        loss = vote_loss(log_p, target, weight) + fitted.penalty(ridge) / len(target)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -28,7 +28,7 @@ from litee.score.outcomes import (
     swap_difference,
     swap_flips,
 )
-from litee.score.reliability import calibration, coverage_curve, ece_rows
+from litee.score.reliability import calibration, coverage_curve, ece_by_chance, ece_rows
 from litee.score.scorecard import Difference, Evaluation, SourceScores, SystemScores
 
 __all__ = ["COMPARED", "PER_SOURCE", "Difference", "Evaluation", "SourceScores", "SystemScores"]
@@ -99,7 +99,7 @@ def evaluate(
     resampled = bootstrap.resample(sample.rows)
     roles = dict.fromkeys(floors, "floor") | dict.fromkeys(ablations, "ablation") | {main: "main"}
     scored = [
-        _system_scores(sample, resampled, name, roles.get(name, "system"))
+        _system_scores(sample, resampled, name, roles.get(name, "system"), seed=seed)
         for name in sample.systems
     ]
     ordered = sorted(scored, key=lambda system: _ROLES.index(system.role))
@@ -170,10 +170,14 @@ def _system_scores(
     resampled: Resampled[tuple[str, str]],
     name: str,
     role: str,
+    *,
+    seed: int,
 ) -> SystemScores:
     metrics = {key[1]: resampled.score(key) for key in sample.rows if key[0] == name}
+    p = sample.systems[name]
+    metrics["ece_by_chance"] = ece_by_chance(p, sample.truth, sample.groups, seed=seed)
     if name in sample.swapped:
-        largest = swap_difference(sample.systems[name], sample.swapped[name])
+        largest = swap_difference(p, sample.swapped[name])
         metrics["swap_difference"] = Score(largest)
     return SystemScores(name, role, metrics, consistency(metrics["log_loss"], metrics["accuracy"]))
 

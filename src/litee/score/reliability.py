@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from litee.records import CLASSES
+from litee.records import CLASSES, Score
 from litee.score.outcomes import Floats, Rows, Truth, choices, decisive_choices
 
 #: Equal-mass bins of every calibration figure.
@@ -100,6 +100,57 @@ def ece_rows(p: Floats, truth: Truth, bins: int = BINS) -> Rows:
     gaps = np.zeros((len(p), bins))
     gaps[np.arange(len(p)), number] = truth.votes * (confidence - right)
     return Rows(gaps, truth.votes)
+
+
+def ece_by_chance(
+    p: Floats,
+    truth: Truth,
+    groups: NDArray[np.int_],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    bins: int = BINS,
+) -> Score:
+    """What the ECE of a perfectly calibrated predictor would be on as many votes.
+
+    ECE sums absolute gaps, so it is never 0 on a finite sample (Bröcker and Smith 2007 draw votes
+    from the predictions to see how large it has to be). Votes of one prompt go together, so here
+    each prompt group's gaps, less the mean gap of their bin, are turned round at random as a whole
+    (wild cluster bootstrap; Cameron, Gelbach and Miller 2008, section III.C).
+
+    Args:
+        p: (n, 3) probabilities.
+        truth: of the n pairs.
+        groups: (n,) prompt group of each pair.
+        seed: of the random signs.
+        resamples: how many draws.
+        bins: as in `ece_rows`.
+
+    Returns:
+        The mean of the draws and the range of 95 % of them: an ECE within it is no sign of
+        miscalibration.
+
+    >>> truth = Truth(np.array([[1.0, 0, 0], [0, 1.0, 0]]), np.ones(2))
+    >>> p = np.array([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1]])  # calibrated; gaps ±0.5 of one vote each
+    >>> score = ece_by_chance(p, truth, np.array([0, 1]), seed=0)
+    >>> abs(score.value - 0.25) < 0.02, score.low, score.high
+    (True, 0.0, 0.5)
+    """
+    rows = ece_rows(p, truth, bins)
+    total = float(truth.votes.sum())
+    if total <= 0:
+        return Score(None, reason=rows.reason)
+    filled = np.zeros_like(rows.numerator)
+    number = equal_mass_bins(p.max(axis=1), truth.votes, bins)
+    filled[np.arange(len(p)), number] = truth.votes
+    mean = rows.numerator.sum(axis=0) / np.maximum(filled.sum(axis=0), 1e-300)
+    _, index = np.unique(groups, return_inverse=True)
+    gaps = np.zeros((int(index.max()) + 1, bins))
+    np.add.at(gaps, index, rows.numerator - filled * mean)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(resamples, len(gaps)))
+    draws = np.abs(signs @ gaps).sum(axis=1) / total
+    low, high = (float(v) for v in np.percentile(draws, (2.5, 97.5)))
+    return Score(float(draws.mean()), low, high)
 
 
 def calibration(p: Floats, truth: Truth, bins: int = BINS) -> Calibration:

@@ -31,6 +31,7 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
     ("log_loss_pair", "Log loss per pair", False),
     ("brier", "Brier score", False),
     ("ece", "Calibration error (ECE)", False),
+    ("ece_by_chance", "ECE that chance alone gives", False),
     ("accuracy", "Accuracy per vote, %", True),
     ("accuracy_pair", "Accuracy per pair, %", True),
     ("accuracy_decisive", "Decisive votes, %", True),
