@@ -62,7 +62,10 @@ def record(name: str, first: Path, second: Path, run: Path) -> Path:
     """Write results/NAME.json and return its path."""
     found = checked([first, second])
     kinds = sorted({kind for _, kind in found.values})
-    scores = {f"{system}.{kind}": found.score((system, kind)) for system, kind in found.values}
+    scores = {
+        f"{system.partition('.')[0]}.{kind}": found.score((system, kind))
+        for system, kind in found.values
+    }
     for kind in kinds:
         scores[f"difference.{kind}"] = found.difference((first.stem, kind), (second.stem, kind))
     metrics = {key: score.value for key, score in scores.items() if score.value is not None}

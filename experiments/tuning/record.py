@@ -55,7 +55,10 @@ def main(arguments: list[str]) -> int:
         "curve": thinned(tuning.get("curve", [])),
     }
     metrics |= rewarded(tuning.get("curve", []))
-    command = f"bash experiments/tuning/run.sh {cpu.parent.name}"
+    samples = len({row.get("sample") for row in _rows(answers)})
+    metrics["samples_per_prompt"] = samples
+    setting = f"ANSWERS={samples} " if samples > 1 else ""
+    command = f"{setting}bash experiments/tuning/run.sh {cpu.parent.name}"
     notes = arguments[5] if len(arguments) > 5 else NOTES
     result = new_result(
         name, command, receipt, metrics, intervals=intervals, tables=tables, notes=notes
@@ -104,10 +107,9 @@ def judged(
 def stop_rate(answers: Path) -> float:
     """Share of the tuned model's answers, those of every turn, that it ended itself."""
     reasons: list[str] = []
-    with answers.open(encoding="utf-8") as lines:
-        for line in lines:
-            found = json.loads(line)["finish_reason"]
-            reasons += found if isinstance(found, list) else [found]
+    for row in _rows(answers):
+        found = row["finish_reason"]
+        reasons += found if isinstance(found, list) else [found]
     return sum(reason == "stop" for reason in reasons) / len(reasons)
 
 
@@ -134,6 +136,11 @@ def thinned(curve: list[Json], count: int = 60) -> list[Json]:
     """At most `count` points of a curve, the last one among them."""
     step = max(1, -(-len(curve) // count))
     return curve[::-1][::step][::-1]
+
+
+def _rows(path: Path) -> list[dict[str, Json]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _read(path: Path) -> dict[str, Json]:

@@ -40,15 +40,16 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
 
 # answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, or to those that its name ends in
 answer() {
-  local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160
+  local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160 many=()
   case $1 in
     *.dialogues) prompts=$runs/prompts/dialogues.jsonl ;;
     *.safety | *.format) prompts=examples/${1##*.}_prompts.jsonl samples=5 length=96 ;;
     *.long) length=512 ;;
   esac
+  [[ $samples == 1 && $length -lt 512 ]] || many=(--dtype bfloat16 --max-batch 80)
   mkdir -p "$runs/answers"
   [[ -f $file ]] || $litee generate "$prompts" --backbone "$2" --name "$1" --max-new-tokens "$length" \
-    --samples "$samples" --threads "$threads" --out "$file" --resume "${@:3}"
+    --samples "$samples" --threads "$threads" --out "$file" --resume "${many[@]}" "${@:3}"
 }
 
 # compared FIRST SECOND FOLDER: by the independent judge and the rewarding one
@@ -120,9 +121,11 @@ case $what in
     for name in "$what" "$base"; do
       adapter=()
       [[ $name == "$what" ]] && adapter=(--adapter "$runs/$what/run/adapter")
-      answer "$name.long" "$base" --dtype bfloat16 --max-batch 80 "${adapter[@]}"
+      answer "$name.long" "$base" "${adapter[@]}"
     done
-    asked "$what.long" "$base.long" "$runs/$what/compared"
+    judges=asked
+    [[ ${ANSWERS:-1} == 1 ]] || judges=compared # a language model takes five seconds for each pair
+    $judges "$what.long" "$base.long" "$runs/$what/compared"
     $python $here/record.py lima_strong "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.long.jsonl" "$runs/$what/cpu.txt"
     exit ;;
   sft_*)
@@ -165,7 +168,7 @@ case $what in
     arm seeds "$runs/chosen/seeds.jsonl"
     arm "$what" "$runs/chosen/$what.jsonl"
     for name in seeds "$what"; do
-      answer "$name.$what" gemma-3-270m --adapter "$runs/arms/$name/adapter" --dtype bfloat16 --max-batch 64
+      answer "$name.$what" gemma-3-270m --adapter "$runs/arms/$name/adapter"
     done
     $python $here/checks.py --record "lima_$what" "$runs/answers/$what.$what.jsonl" \
       "$runs/answers/seeds.$what.jsonl" "$runs/arms/$what"

@@ -199,13 +199,23 @@ class RunDir:
         manifest: what defines the run (settings, seed, input hashes). It is stored, and a
             resumed run must bring the same one.
         resume: continue an earlier run instead of refusing a folder that has one.
+        settings: defaults of the manifest's settings. A setting that a run of an earlier version
+            did not know yet had its default there.
 
     Raises:
         ConfigError: the folder already holds a run and `resume` is false, or the manifest differs.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Json], *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Mapping[str, Json],
+        *,
+        resume: bool,
+        settings: Mapping[str, Json] | None = None,
+    ) -> None:
         self.path = path
+        self._settings = dict(settings or {})
         self.started = time.monotonic()
         self._file = path / "manifest.json"
         if path.exists() and not path.is_dir():
@@ -234,6 +244,10 @@ class RunDir:
             fix = "choose a new --out folder"
             raise ConfigError(f"damaged: {error}", place=str(self._file), fix=fix) from error
         new = json.loads(json.dumps(manifest))
+        if isinstance(old, dict) and isinstance(old.get("settings"), dict):
+            known = json.loads(json.dumps(self._settings))
+            missing = known.keys() - old["settings"].keys()
+            old["settings"] |= {name: known[name] for name in missing}
         changed = _differences(old, new)
         if changed:
             raise ConfigError(

@@ -121,7 +121,13 @@ def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
     for source in ("school", "college"):
         report = json.loads((tmp_path / "out" / source / "report.json").read_text())
         assert result.metrics[f"{source}.log_loss"] == report["metrics"]["log_loss"]
-        assert f"{source}.log_loss" in result.intervals
+        for metric in ("log_loss", "accuracy", "ece", "ece_by_chance", "less_best_member"):
+            low, high = result.intervals[f"{source}.{metric}"]
+            assert low <= result.metrics[f"{source}.{metric}"] <= high
+        gain = (
+            result.metrics[f"{source}.log_loss"] - result.metrics[f"{source}.best_member_log_loss"]
+        )
+        assert result.metrics[f"{source}.less_best_member"] == pytest.approx(gain)
     assert set(result.receipt["inputs"]) == {"train.jsonl", "other.jsonl"}
 
 

@@ -93,6 +93,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "win_rate": "demonstrations of two sources against one: win rate",
         "win_rate_length_controlled": "at equal length",
     },
+    "lima_format": {
+        "format.form_kept": "thirteen demonstrations of keeping to a form: answers that do",
+        "seeds.form_kept": "without them",
+        "difference.form_kept": "difference",
+    },
     "lima_multiturn": {
         "win_rate": "thirty dialogues among the demonstrations against none: win rate",
         "win_rate_length_controlled": "at equal length",
@@ -110,8 +115,20 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "win_rate": "twice as many demonstrations, as many steps: win rate",
         "win_rate_length_controlled": "at equal length",
     },
+    "lima_safety": {
+        "safety.refused_explicit": "thirteen demonstrations of refusing: plainly harmful, refused",
+        "seeds.refused_explicit": "without them",
+        "safety.refused_implicit": "hiddenly harmful, refused",
+        "safety.refused_none": "harmless, refused",
+    },
     "lima_sft": {
         "win_rate": "win rate over the base model, asked of an independent judge",
+        "win_rate_length_controlled": "at equal length",
+        "stop_rate": "answers that end by themselves",
+        "seconds": "seconds of tuning",
+    },
+    "lima_strong": {
+        "win_rate": "strong systems' answers as demonstrations: win rate over the base model",
         "win_rate_length_controlled": "at equal length",
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
@@ -155,6 +172,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "gpt4_accuracy": "GPT-4's accuracy",
     },
+    "mt_bench_transfer_effects": {
+        "log_loss": "with deviations of the sources' own: log loss",
+        "accuracy": "accuracy",
+        "ece": "ECE",
+    },
     "mt_bench_transfer_lora": {
         "log_loss": "with LoRA on two layers: log loss",
         "accuracy": "accuracy",
@@ -183,6 +205,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     "text_metrics": {
         "answers_per_second": "answers a second through all text metrics",
         "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
+    },
+    "sources": {
+        "base.source_log_loss": "whole sources held out: log loss, mean of the sources",
+        "effects.source_log_loss": "with deviations of their own",
+        "effects.log_loss_difference": "difference over all votes",
     },
     "travel": {
         "smollm2.raft_less_base.retrieved.token_f1": "token F1 with retrieved documents, SmolLM2: "

@@ -25,7 +25,13 @@ from litee.score.report import write_report
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_fit import find, fit_votes, one_hot, read, split
-from litee.score.study_result import as_result, main_metrics, other_metrics
+from litee.score.study_result import (
+    as_result,
+    intervals_of,
+    less_best_member,
+    main_metrics,
+    other_metrics,
+)
 from litee.score.study_settings import BASE, Studied, StudySettings
 
 
@@ -199,9 +205,12 @@ def _in_source(
         evaluations[source] = evaluation
         found = main_metrics(evaluation) | other_metrics(evaluation)
         metrics |= {f"{source}.{key}": value for key, value in found.items()}
-        score = evaluation.score("ensemble", "log_loss")
-        if score.low is not None and score.high is not None:
-            intervals[f"{source}.log_loss"] = (score.low, score.high)
+        intervals |= {f"{source}.{key}": ends for key, ends in intervals_of(evaluation).items()}
+        gain = less_best_member(evaluation)
+        if gain.value is not None:
+            metrics[f"{source}.less_best_member"] = gain.value
+        if gain.low is not None and gain.high is not None:
+            intervals[f"{source}.less_best_member"] = (gain.low, gain.high)
         tables[source] = {"pairs": evaluation.pairs, "prompt_groups": evaluation.groups}
         receipt.include(result.receipt)
     made = new_result(

@@ -105,7 +105,8 @@ def fit_votes(
         "inputs": dict(inputs),
         "pairs": len(voted),
     }
-    run = RunDir(out, manifest, resume=resume)
+    usual = FitSettings().model_dump(mode="json", exclude=NO_PART)
+    run = RunDir(out, manifest, resume=resume, settings=usual)
     if plan is not None:
         write_json(out / PLAN_FILE, plan.to_json())
     result = fit_judge(voted, folds, settings, run, inputs=inputs, deadline=deadline)

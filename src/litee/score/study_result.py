@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from litee.predict.fit import FitResult
+from litee.records import Score
 from litee.rundir import Json
 from litee.score.results import Result, new_result
 from litee.score.scorecard import Evaluation
@@ -55,6 +56,34 @@ def other_metrics(evaluation: Evaluation) -> dict[str, float]:
     longest = evaluation.score("longer answer", "accuracy").value
     if longest is not None:
         found["longest_accuracy"] = longest
+    return found
+
+
+def intervals_of(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the main system's metrics that have one."""
+    scores = evaluation.system(evaluation.main).metrics
+    return {
+        name: (score.low, score.high)
+        for name, score in scores.items()
+        if score.low is not None and score.high is not None
+    }
+
+
+def less_best_member(evaluation: Evaluation) -> Score:
+    """Log loss of the ensemble minus that of the best of its members, paired; below 0 it helps.
+
+    The best member is chosen by the same votes, which is to its advantage.
+    """
+    losses = {
+        system.name: system.metrics["log_loss"].value
+        for system in evaluation.systems
+        if system.role != "main" and system.name.split("-")[0] in _KINDS
+    }
+    known = {name: loss for name, loss in losses.items() if loss is not None}
+    if not known:
+        return Score(None, reason="no member has a log loss of its own")
+    best = min(known, key=lambda name: known[name])
+    (found,) = [d.metrics["log_loss"] for d in evaluation.differences if d.other == best]
     return found
 
 
