@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from litee.errors import InputError, ModelError
@@ -32,8 +33,9 @@ def asked(text: str, sampling: Sampling = GREEDY, adapter: str = "") -> Request:
     return Request((Message("user", text),), sampling, adapter)
 
 
-def model_of(folder: Path, adapters=None) -> GenerationModel:
-    return GenerationModel(ModelSettings(backbone=str(folder), threads=1), adapters)
+def model_of(folder: Path, adapters=None, dtype="auto") -> GenerationModel:
+    settings = ModelSettings(backbone=str(folder), dtype=dtype, threads=1)
+    return GenerationModel(settings, adapters)
 
 
 def get_peft_model(model, config):
@@ -148,7 +150,26 @@ def test_adapters_are_switched_per_request(tiny, tmp_path):
         Engine(settled).add(asked("Hello"))
 
 
-def test_an_adapter_may_bring_a_token_that_ends_its_turns(tiny, tmp_path):
+def test_the_output_layer_never_reads_a_view(tiny, tmp_path):
+    """Or torch copies its weights once per row when they are not trained, as beside an adapter."""
+    folder = tiny("llama")
+    config = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[5])
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    get_peft_model(base, config).save_pretrained(tmp_path / "a")
+    model = model_of(folder, {"a": tmp_path / "a"})
+    whole = []
+
+    def look(_, states):
+        whole.append(states[0].is_contiguous())
+
+    model._plain.get_output_embeddings().register_forward_pre_hook(look)
+    for adapter in ("a", ""):
+        write_answers(Engine(model), [asked(t, adapter=adapter) for t in ("Hello", "And you?")])
+    assert len(whole) > 2 and all(whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_may_bring_a_token_that_ends_its_turns(tiny, tmp_path, dtype):
     """The base may not write the new token; the adapter stops at it."""
     folder = tiny("llama")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -171,15 +192,18 @@ def test_an_adapter_may_bring_a_token_that_ends_its_turns(tiny, tmp_path):
     adapted.save_pretrained(tmp_path / "a", save_embedding_layers=False)
     tokenizer.save_pretrained(tmp_path / "a")
 
-    model = model_of(folder, {"a": tmp_path / "a"})
+    model = model_of(folder, {"a": tmp_path / "a"}, dtype=dtype)
 
     assert model.voice("a").ends >= {260}
     assert 260 not in model.voice("").ends
     assert (model.voice("").vocabulary, model.voice("a").vocabulary) == (260, 261)
     found = write_answers(Engine(model), [asked("Hello"), asked("Hello", adapter="a")])
-    assert found[0].text == by_transformers(folder, "Hello")
+    if dtype == "float32":
+        assert found[0].text == by_transformers(folder, "Hello")
     model.settle("a")
     assert write_answers(Engine(model), [asked("Hello", adapter="a")])[0] == found[1]
+    rows = [m for m in model._model.modules() if isinstance(m, TrainableTokensLayer)]
+    assert all(row.merged for row in rows) and bool(rows) == (dtype != "float32")
 
 
 def test_stop_texts_end_an_answer_and_are_not_part_of_it(tiny):

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from litee.config import FitSettings
 from litee.encode.forest import Forest
+from litee.errors import ConfigError
 from litee.finetune.branch import save_head
 from litee.finetune.heads import HeadName, PairHead
 from litee.finetune.probe import Floats, Ints, PairStates, fit_probe, predict_head
@@ -75,7 +76,11 @@ class Fitted:
 
 
 def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -> Task:
-    """Arrays of shares and weights; weights have mean 1."""
+    """Arrays of shares and weights; weights have mean 1.
+
+    Raises:
+        ConfigError: sources shall differ, and there is only one.
+    """
     shares = np.array([v.shares for v in voted], dtype=np.float64)
     if settings.pair_weight == "votes":
         weights = np.array([v.votes for v in voted], dtype=np.float64)
@@ -87,6 +92,11 @@ def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -
     sources = None
     if settings.source_effects:
         names = [v.pair.source for v in voted]
+        if len(set(names)) < 2:
+            raise ConfigError(
+                f"source_effects = true needs votes of two sources; all are of {names[0]!r}",
+                fix="leave it out, or add votes whose source has another name",
+            )
         sources = np.unique(names, return_inverse=True)[1].astype(np.int64)
     return Task(shares, weights / weights.mean(), folds, settings.seed, sources)
 
