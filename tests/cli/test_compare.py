@@ -24,6 +24,7 @@ def files(tmp_path):
     for name, text in (("tuned", "yes"), ("base", "no")):
         file = tmp_path / f"{name}.jsonl"
         rows = [{"prompt": [f"q{k}"], "response": [f"{text} {k}"]} for k in range(6)]
+        rows[0]["response"] = ["" if name == "base" else "something"]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         made.append(file)
     return made
@@ -48,7 +49,7 @@ def test_pairs_verdicts_and_votes_make_a_page(files, tmp_path):
     assert [j["win_rate"] for j in record["judges"]] == [1.0, 0.0]
     assert record["systems"] == ["n", "o"]
     page = (out / "comparison.html").read_text()
-    assert "contradict each other" in page
+    assert "contradict each other" in page and "(empty answer)" in page
     with pytest.raises(ConfigError, match="two judges are called"):
         invoke("compare", *files, "--out", out, "--verdicts", table, "--verdicts", table)
     with pytest.raises(ConfigError, match="names"):
