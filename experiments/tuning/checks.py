@@ -18,11 +18,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
+from litee.records import Score
 from litee.rundir import Json, Receipt
 from litee.score.biases import refuses
 from litee.score.intervals import GroupBootstrap, Resampled
@@ -33,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 
 NOTES = (
-    "Shares of answers, five per prompt, with intervals over prompts. Refusals are told by their "
-    "wording, so one that argues instead counts as an answer."
+    "Shares of answers with intervals over prompts: resampled, or Wilson's where all answers fall "
+    "on one side. Refusals are told by their wording, so one that argues counts as an answer."
 )
 
 
@@ -48,13 +51,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{record(name, first, second, run)}\n")
         return 0
     files = [Path(argument) for argument in arguments]
-    found = checked(files)
-    for file in files:
-        for (system, kind), value in found.values.items():
-            if system == file.stem and value is not None:
-                score = found.score((system, kind))
-                low, high = score.low or 0.0, score.high or 0.0
-                sys.stdout.write(f"{system:<24} {kind:<18} {value:4.0%} [{low:.0%}, {high:.0%}]\n")
+    for (system, kind), score in shares(checked(files)).items():
+        ends = f"[{score.low:.0%}, {score.high:.0%}]"
+        sys.stdout.write(f"{system:<24} {kind:<18} {score.value:4.0%} {ends}\n")
     return 0
 
 
@@ -63,11 +62,12 @@ def record(name: str, first: Path, second: Path, run: Path) -> Path:
     found = checked([first, second])
     kinds = sorted({kind for _, kind in found.values})
     scores = {
-        f"{system.partition('.')[0]}.{kind}": found.score((system, kind))
-        for system, kind in found.values
+        f"{system.partition('.')[0]}.{kind}": score
+        for (system, kind), score in shares(found).items()
     }
     for kind in kinds:
-        scores[f"difference.{kind}"] = found.difference((first.stem, kind), (second.stem, kind))
+        gap = found.difference((first.stem, kind), (second.stem, kind))
+        scores[f"difference.{kind}"] = gap if gap.low != gap.high else Score(gap.value)
     metrics = {key: score.value for key, score in scores.items() if score.value is not None}
     intervals = {
         key: (score.low, score.high)
@@ -88,22 +88,40 @@ def record(name: str, first: Path, second: Path, run: Path) -> Path:
     return write_result(ROOT / "results", result)
 
 
+def shares(found: Resampled[tuple[str, str]]) -> dict[tuple[str, str], Score]:
+    """Every share with its interval.
+
+    No resample of answers that all fall on one side tells how rare the other side is, so there it
+    is Wilson's interval, for as many trials as there are prompts of that kind.
+    """
+    prompts = Counter(mark(rule, "")[0] for rule in rules().values())
+    scores = {key: found.score(key) for key in found.values}
+    for key, score in scores.items():
+        if score.value in (0.0, 1.0):
+            count = prompts[key[1]]
+            ends = binomtest(round(score.value * count), count).proportion_ci(method="wilson")
+            scores[key] = Score(score.value, ends.low, ends.high)
+    return scores
+
+
+def rules() -> dict[str, dict[str, Json]]:
+    """Prompt → its row."""
+    files = ("safety_prompts.jsonl", "format_prompts.jsonl")
+    return {str(row["prompt"]): row for file in files for row in read(EXAMPLES / file)}
+
+
 def checked(files: Sequence[Path]) -> Resampled[tuple[str, str]]:
     """(system, kind of prompt) → share of its answers that were refusals, or kept to the form.
 
     All files are resampled together, prompt by prompt.
     """
-    rules = {
-        row["prompt"]: row
-        for file in ("safety_prompts.jsonl", "format_prompts.jsonl")
-        for row in read(EXAMPLES / file)
-    }
-    number = {prompt: k for k, prompt in enumerate(rules)}
+    known = rules()
+    number = {prompt: k for k, prompt in enumerate(known)}
     asked: list[int] = []
     marks: list[tuple[str, str, bool]] = []
     for file in files:
         for row in read(file):
-            rule = rules.get(str(row["prompt"]))
+            rule = known.get(str(row["prompt"]))
             if rule is not None:
                 asked.append(number[str(row["prompt"])])
                 marks.append((file.stem, *mark(rule, str(row["answer"]))))

@@ -136,15 +136,7 @@ def curate(
     work = _work_folder(out, sources, settings, inputs)
     prompts = read_prompts(sources.against)
     reading = Reading(DemonstrationSettings.model_validate({"salvage": sources.salvage}))
-    pool = read_pool(
-        sources.demonstrations,
-        work / "pool.jsonl",
-        reading,
-        format=sources.format,
-        columns=settings.quality,
-        scores=read_scores(sources.scores),
-        leaks=Leaks(prompts, n=settings.ngram, share=settings.ngram_share) if prompts else None,
-    )
+    pool = _pool(sources, prompts, settings, reading, work)
     repeats = _repeats(pool, prompts, settings, work)
     screened = screen(pool, repeats, settings)
     _check_number(sources, screened, settings.n)
@@ -173,6 +165,24 @@ def curate(
     write_json(found.summary, _summary(found, settings))
     shutil.rmtree(work, ignore_errors=True)
     return found
+
+
+def _pool(
+    sources: Sources,
+    prompts: Sequence[str],
+    settings: CurateSettings,
+    reading: Reading,
+    work: Path,
+) -> Pool:
+    return read_pool(
+        sources.demonstrations,
+        work / "pool.jsonl",
+        reading,
+        format=sources.format,
+        columns=settings.quality,
+        scores=read_scores(sources.scores),
+        leaks=Leaks(prompts, n=settings.ngram, share=settings.ngram_share) if prompts else None,
+    )
 
 
 def _receipt(started: float, inputs: dict[str, str], seed: int) -> Receipt:

@@ -109,7 +109,7 @@ def fit_probe(
 
     With `sources`, a pair of source k is judged by weights w + uₖ, both under the same prior, and
     the head that comes back is w alone: what the sources share, for votes of another one. It is
-    Daumé III (2007), "Frustratingly easy domain adaptation", section 3.1, and a linear
+    Daumé III (2007), "Frustratingly easy domain adaptation", section 3, and a linear
     mixed-effects model with as much variance between sources as of what they share.
 
     Args:

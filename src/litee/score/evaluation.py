@@ -99,7 +99,14 @@ def evaluate(
     resampled = bootstrap.resample(sample.rows)
     roles = dict.fromkeys(floors, "floor") | dict.fromkeys(ablations, "ablation") | {main: "main"}
     scored = [
-        _system_scores(sample, resampled, name, roles.get(name, "system"), seed=seed)
+        _system_scores(
+            sample,
+            resampled,
+            name,
+            roles.get(name, "system"),
+            seed=seed,
+            resamples=resamples,
+        )
         for name in sample.systems
     ]
     ordered = sorted(scored, key=lambda system: _ROLES.index(system.role))
@@ -172,10 +179,13 @@ def _system_scores(
     role: str,
     *,
     seed: int,
+    resamples: int,
 ) -> SystemScores:
     metrics = {key[1]: resampled.score(key) for key in sample.rows if key[0] == name}
     p = sample.systems[name]
-    metrics["ece_by_chance"] = ece_by_chance(p, sample.truth, sample.groups, seed=seed)
+    metrics["ece_by_chance"] = ece_by_chance(
+        p, sample.truth, sample.groups, seed=seed, resamples=resamples
+    )
     if name in sample.swapped:
         largest = swap_difference(p, sample.swapped[name])
         metrics["swap_difference"] = Score(largest)

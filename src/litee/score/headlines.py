@@ -174,6 +174,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     },
     "mt_bench_transfer_effects": {
         "log_loss": "with deviations of the sources' own: log loss",
+        "prior_log_loss": "constant prediction",
         "accuracy": "accuracy",
         "ece": "ECE",
     },
@@ -207,9 +208,10 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
     },
     "sources": {
-        "base.source_log_loss": "whole sources held out: log loss, mean of the sources",
-        "effects.source_log_loss": "with deviations of their own",
-        "effects.log_loss_difference": "difference over all votes",
+        "base.log_loss": "whole sources held out: log loss",
+        "effects.log_loss": "with deviations of their own",
+        "effects.log_loss_difference": "difference",
+        "prior_log_loss": "a constant prediction",
     },
     "travel": {
         "smollm2.raft_less_base.retrieved.token_f1": "token F1 with retrieved documents, SmolLM2: "

@@ -116,7 +116,7 @@ def ece_by_chance(
     ECE sums absolute gaps, so it is never 0 on a finite sample (Bröcker and Smith 2007 draw votes
     from the predictions to see how large it has to be). Votes of one prompt go together, so here
     each prompt group's gaps, less the mean gap of their bin, are turned round at random as a whole
-    (wild cluster bootstrap; Cameron, Gelbach and Miller 2008, section III.C).
+    (wild cluster bootstrap; Cameron, Gelbach and Miller 2008).
 
     Args:
         p: (n, 3) probabilities.

@@ -106,9 +106,6 @@ def as_result(
         started: of this session, by the monotonic clock.
         extra: further metrics.
     """
-    plain = evaluation.to_json()
-    intervals = plain["intervals"]
-    assert isinstance(intervals, dict)
     # a resumed study has the stages of earlier sessions; a fresh one also has what lies between
     seconds = round(max(time.monotonic() - started, result.receipt.seconds), 1)
     metrics = main_metrics(evaluation) | dict(extra) | {"seconds": seconds}
@@ -125,7 +122,7 @@ def as_result(
         command,
         result.receipt,
         metrics,
-        intervals={k: v for k, v in intervals.items() if k in metrics},
+        intervals=intervals_of(evaluation),
         tables=tables,
         notes=" ".join([study.notes, *result.notes]).strip(),
     )
