@@ -186,6 +186,22 @@ def test_every_epoch_sees_every_batch_once_in_its_own_order(tmp_path):
 # early stop
 
 
+@pytest.mark.parametrize("sizes", [(2, 4, 3), (4, 2, 6), (12, 12, 1)])
+def test_epochs_may_differ_in_their_number_of_batches(tmp_path, sizes):
+    def batches(epoch):
+        size = sizes[epoch]
+        return [list(range(k, k + size)) for k in range(0, 12, size)]
+
+    settings = LoopSettings(1e-3, num_train_epochs=3, gradient_accumulation_steps=2, patience=99)
+    loop, _, seen = linear_loop(tmp_path, settings=settings, batches=batches)
+    steps = [math.ceil(12 / size / 2) for size in sizes]
+    assert loop.total == sum(steps)
+    history = loop.run(title="")
+    assert seen == [batch for epoch in range(3) for batch in batches(epoch)]
+    assert history.step == sum(steps) and history.stopped == "all epochs done"
+    assert history.validation[-1][0] == sum(steps)
+
+
 def test_early_stop_keeps_the_best_weights(tmp_path):
     settings = LoopSettings(0.1, num_train_epochs=9, patience=2, evaluations_per_epoch=3)
     loop, weights, _ = linear_loop(

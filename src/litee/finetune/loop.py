@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -108,7 +110,8 @@ class Loop(Generic[Batch]):
 
     Args:
         parameters: name → trainable tensor; changed in place.
-        batches: epoch → the batches in order; must depend on nothing but the epoch.
+        batches: epoch → the batches in order, at least one; must depend on nothing but the epoch.
+            Epochs may differ in their number.
         validate: → validation loss.
         settings: numbers.
         checkpoint: file that `run` writes at each validation; it resumes from it when it exists.
@@ -130,6 +133,10 @@ class Loop(Generic[Batch]):
         self.batches, self.loss, self.validate = batches, loss, validate
         self.settings = settings
         self.checkpoint = checkpoint
+        size = settings.gradient_accumulation_steps
+        self.epoch_ends = tuple(
+            accumulate(math.ceil(len(batches(e)) / size) for e in range(settings.num_train_epochs))
+        )
         self.history = History()
         self._losses: list[float] = []
         self.best = {n: p.detach().clone() for n, p in self.parameters.items()}
@@ -156,14 +163,9 @@ class Loop(Generic[Batch]):
         return run_together([self], losses, checkpoint=self.checkpoint, title=title)[0]
 
     @property
-    def per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
-        return math.ceil(len(self.batches(0)) / self.settings.gradient_accumulation_steps)
-
-    @property
     def total(self) -> int:
         """Optimiser steps of all epochs."""
-        return self.per_epoch * self.settings.num_train_epochs
+        return self.epoch_ends[-1]
 
     @property
     def running(self) -> bool:
@@ -176,7 +178,8 @@ class Loop(Generic[Batch]):
 
     def step_batches(self) -> list[tuple[Batch, int]]:
         """The batches of the next optimiser step, each with the seed of its dropout."""
-        epoch, place = divmod(self.history.step, self.per_epoch)
+        epoch = bisect_right(self.epoch_ends, self.history.step)
+        place = self.history.step - (self.epoch_ends[epoch - 1] if epoch else 0)
         size = self.settings.gradient_accumulation_steps
         batches = self.batches(epoch)[place * size : (place + 1) * size]
         self.optimiser.zero_grad(set_to_none=True)
@@ -215,7 +218,7 @@ class Loop(Generic[Batch]):
         self.optimiser.step()
         self.history.step += 1
         self._losses.append(summed / weight)
-        every = max(1, self.per_epoch // self.settings.evaluations_per_epoch)
+        every = max(1, self.epoch_ends[0] // self.settings.evaluations_per_epoch)
         last = self.history.step == self.total
         if self.history.step % every and not last:
             return False
