@@ -239,10 +239,29 @@ def test_orders_that_differ_make_a_tie(first, second, outcome, consistent):
     assert (found.outcome, found.consistent) == (Outcome(outcome), consistent)
 
 
-def test_probabilities_are_the_mean_of_both_orders():
+def test_probabilities_are_the_geometric_mean_of_both_orders():
     found = combine("1", JudgeVerdict("A", (0.6, 0.3, 0.1)), JudgeVerdict("A", (0.5, 0.2, 0.3)))
-    assert found.probabilities == pytest.approx((0.4, 0.4, 0.2))
-    assert math.fsum(found.probabilities) == pytest.approx(1)
+    roots = [math.sqrt(0.6 * 0.2), math.sqrt(0.3 * 0.5), math.sqrt(0.1 * 0.3)]
+    assert found.probabilities == pytest.approx([r / sum(roots) for r in roots])
+
+
+@given(st.floats(-6, 6), st.floats(-6, 6), st.floats(-9, 9))
+def test_a_taste_for_a_place_cancels(better, neither, taste):
+    def told(a, b):
+        odds = [math.exp(a + taste), math.exp(b), math.exp(neither)]
+        return tuple(one / sum(odds) for one in odds)
+
+    first, second = JudgeVerdict("A", told(better, 0)), JudgeVerdict("A", told(0, better))
+    a, b, tie = combine("1", first, second).probabilities
+    assert math.fsum((a, b, tie)) == pytest.approx(1)
+    assert math.log(a / b) == pytest.approx(better, abs=1e-6)
+    swapped = combine("1", second, first).probabilities
+    assert swapped == pytest.approx((b, a, tie))
+
+
+def test_certainty_of_both_orders_that_contradict_is_no_error():
+    found = combine("1", JudgeVerdict("A", (1.0, 0.0, 0.0)), JudgeVerdict("A", (1.0, 0.0, 0.0)))
+    assert found.probabilities[0] == pytest.approx(found.probabilities[1])
 
 
 def test_exchanging_the_answers_exchanges_the_verdict():

@@ -7,6 +7,7 @@ nothing of how the model is run and of votes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from litee.score.scoring import row_writer
 #: Pairs that are asked together.
 BLOCK = 64
 
+#: Least probability that a logarithm is taken of.
+_LEAST = 1e-12
+
 _OUTCOMES = dict(zip(PAIR_LABELS, (Outcome.A, Outcome.B, Outcome.TIE), strict=True))
 
 
@@ -33,8 +37,8 @@ class PairVerdict:
         pair_id: of the pair.
         outcome: what both orders say; a tie when they differ; None when one has no verdict.
         orders: the outcome with A first and with B first, None where there is none.
-        probabilities: mean over both orders of P(A better), P(B better), P(neither); None when
-            the model gives none.
+        probabilities: of A better, B better, neither, without the model's taste for a place; see
+            `without_place`. None when the model gives none.
         reason: why there is no outcome; empty otherwise.
     """
 
@@ -71,8 +75,35 @@ def combine(pair_id: str, first: JudgeVerdict, second: JudgeVerdict) -> PairVerd
     probabilities = None
     if first.probabilities and second.probabilities:
         (a, b, tie), (b2, a2, tie2) = first.probabilities, second.probabilities
-        probabilities = ((a + a2) / 2, (b + b2) / 2, (tie + tie2) / 2)
+        probabilities = without_place((a, b, tie), (a2, b2, tie2))
     return PairVerdict(pair_id, one if one == two else Outcome.TIE, (one, two), probabilities)
+
+
+def without_place(first: Triple, second: Triple) -> Triple:
+    """Both orders' probabilities of A, B, tie as one: their geometric mean, scaled to sum to 1.
+
+    A model whose log odds are those of the answers plus a taste for the place that an answer
+    stands in then keeps the former: the taste cancels. This is how Zheng et al. (2024, arXiv
+    2309.03882, section 4.1) join the permutations of a question's options. The arithmetic mean
+    would leave little more than one half each of whatever a strong taste prefers.
+
+    Args:
+        first: P(A better), P(B better), P(neither) with answer A first.
+        second: the same with answer B first.
+
+    Odds of 9 for the first place times 2 for answer A:
+
+    >>> a, b, tie = without_place((18 / 19, 1 / 19, 0.0), (2 / 11, 9 / 11, 0.0))
+    >>> round(a / b, 6)
+    2.0
+    """
+    logs = [
+        (math.log(max(p, _LEAST)) + math.log(max(q, _LEAST))) / 2
+        for p, q in zip(first, second, strict=True)
+    ]
+    a, b, tie = (math.exp(one - max(logs)) for one in logs)
+    total = a + b + tie
+    return a / total, b / total, tie / total
 
 
 def judge_pairs(pairs: Sequence[Pair], judge: CachedJudge) -> Iterator[tuple[int, PairVerdict]]:
