@@ -93,10 +93,11 @@ class FitSettings(Settings):
     lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r.")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the LoRA matrices.")
     lora_layers: int = Field(4, ge=1, description="Topmost layers below the exit that get LoRA.")
-    lora_final: Literal["bag", "refit"] = Field(
+    lora_final: Literal["bag", "average", "refit"] = Field(
         "bag",
-        description="What a LoRA member predicts with: bag, the branches of all folds, averaged; "
-        "refit, one more branch that learns from all prompts.",
+        description="What a LoRA member predicts with: bag, the branches of all folds, whose "
+        "logits are averaged; average, one branch with the means of their weights; refit, one more "
+        "branch that learns from all prompts.",
     )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the LoRA weights.")
     head_learning_rate: float = Field(0.0, ge=0, description="Peak rate of the head; 0 holds it.")
@@ -119,6 +120,13 @@ class FitSettings(Settings):
         "prompt",
         description="Weight of a pair in training: 1, its number of votes, or 1 / √(pairs of its "
         "prompt), so that a prompt with many pairs does not drown the others.",
+    )
+    teacher_weight: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of a teacher's opinion in what members learn from, where there is a "
+        "teacher (--teacher); votes have the rest.",
     )
     source_effects: bool = Field(
         False,

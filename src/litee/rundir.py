@@ -244,11 +244,7 @@ class RunDir:
             fix = "choose a new --out folder"
             raise ConfigError(f"damaged: {error}", place=str(self._file), fix=fix) from error
         new = json.loads(json.dumps(manifest))
-        if isinstance(old, dict) and isinstance(old.get("settings"), dict):
-            known = json.loads(json.dumps(self._settings))
-            missing = known.keys() - old["settings"].keys()
-            old["settings"] |= {name: known[name] for name in missing}
-        changed = _differences(old, new)
+        changed = _differences(with_new_settings(old, self._settings), new)
         if changed:
             raise ConfigError(
                 "the run to resume was started with other settings: " + "; ".join(changed[:5]),
@@ -294,6 +290,22 @@ class RunDir:
             receipt.peak_rss_mb = max(receipt.peak_rss_mb, stage["peak_rss_mb"])
         receipt.seconds = round(sum(receipt.stages.values()), 3)
         return receipt
+
+
+def with_new_settings(manifest: Json, usual: Mapping[str, Json]) -> Json:
+    """A manifest of an earlier version, with the settings that have come since at their defaults.
+
+    >>> with_new_settings({"settings": {"a": 1}, "pairs": 3}, {"a": 0, "b": 2})
+    {'settings': {'a': 1, 'b': 2}, 'pairs': 3}
+    """
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("settings"), dict):
+        return manifest
+    known = json.loads(json.dumps(dict(usual)))
+    return {
+        **manifest,
+        "settings": manifest["settings"]
+        | {name: value for name, value in known.items() if name not in manifest["settings"]},
+    }
 
 
 def _differences(old: Json, new: Json, prefix: str = "") -> list[str]:

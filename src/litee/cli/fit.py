@@ -47,11 +47,18 @@ MaxMemoryOption = Annotated[
 ]
 
 
+_TEACHER = (
+    "Table of a judge's probabilities or verdicts on these pairs, to learn from beside the votes: "
+    "another judge's out_of_fold.jsonl, or an LLM judge's."
+)
+
+
 def fit(
     votes: Annotated[list[str], typer.Argument(help="Votes files, or hf://owner/name.")],
     *,
     out: Annotated[Path, typer.Option(help="Folder for the judge and its report.")],
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help=_TEACHER)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse dropped or odd rows.")] = False,
     format: Annotated[str, typer.Option(help="Layout of the files; see docs/data.md.")] = "auto",
@@ -112,7 +119,16 @@ def fit(
     )
     limits = Limits.of(budget, max_memory, started)
     vote_set, voted, folds_made = read_votes(votes, settings, format=format, strict=strict)
-    _fit(vote_set, voted, folds_made, settings, out=out, resume=resume, limits=limits)
+    _fit(
+        vote_set,
+        voted,
+        folds_made,
+        settings,
+        out=out,
+        resume=resume,
+        limits=limits,
+        teacher=teacher,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,7 @@ def _fit(
     out: Path,
     resume: bool,
     limits: Limits,
+    teacher: Path | None,
 ) -> None:
     from rich.console import Console
 
@@ -201,6 +218,7 @@ def _fit(
         resume=resume,
         plan=plan,
         deadline=deadline,
+        teacher=teacher,
     )
     console = Console()
     console.print(evaluation_table(evaluation))

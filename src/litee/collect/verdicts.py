@@ -1,6 +1,6 @@
-"""Verdicts of an LLM judge on pairs of MT-Bench answers, matched to voted pairs.
+"""Published verdicts of LLM judges, on MT-Bench's and on PandaLM's pairs, matched to voted pairs.
 
-Verdicts are for comparison with people only, never for training. Knows nothing of metrics.
+A judge may learn from them only what it is not tested on. Knows nothing of metrics.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ _LABELS = {
 }
 
 _COLUMNS = ("question_id", "turn", "model_a", "model_b", "winner")
+
+#: `…-<idx>`, as PandaLM's pairs are numbered.
+_NUMBER = re.compile(r"-(\d+)$")
+
+_PANDALM_LABELS = {"0": Outcome.TIE, "tie": Outcome.TIE, "1": Outcome.A, "2": Outcome.B}
+
+_PANDALM_COLUMNS = ("gpt_result", "pandalm_result")
 
 Key = tuple[int, int, str, str]
 
@@ -56,6 +63,35 @@ def load_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome, ...]:
             )
         found.append(verdict)
     return tuple(found)
+
+
+def load_numbered_verdicts(path: Path, pairs: Sequence[Pair]) -> tuple[Outcome | None, ...]:
+    """The verdict of one of PandaLM's judges on every pair; None where it has none of the three.
+
+    Args:
+        path: JSON array (.gz or not) with idx and gpt_result or pandalm_result, as published in
+            PandaLM's repository.
+        pairs: PandaLM's, whose ids end in their idx.
+
+    Raises:
+        InputError: a broken file, or one of another layout.
+    """
+    table = open_table(path)
+    column = next((name for name in _PANDALM_COLUMNS if name in table.columns), None)
+    if column is None or "idx" not in table.columns:
+        raise InputError(
+            f"no columns idx and {' or '.join(_PANDALM_COLUMNS)} "
+            f"(found: {', '.join(table.columns)})",
+            place=str(path),
+            fix="use the layout of PandaLM's verdicts",
+        )
+    verdicts = {
+        name_cell(row, "idx"): _PANDALM_LABELS.get(name_cell(row, column).casefold())
+        for row in table.rows
+        if row.cells
+    }
+    numbers = (_NUMBER.search(pair.id) for pair in pairs)
+    return tuple(None if match is None else verdicts.get(match[1]) for match in numbers)
 
 
 def _read(path: Path) -> dict[Key, Outcome]:

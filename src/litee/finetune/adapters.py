@@ -175,6 +175,18 @@ class Adapters:
         for layer in self.trunk.layers[self.start :]:
             layer.__dict__.pop("forward", None)
 
+    def average(self, name: str, parts: Sequence[str]) -> None:
+        """Add an adapter that changes every weight by the mean of what others change it by.
+
+        Exact: their matrices stand side by side, so its rank is the sum of theirs (a uniform soup,
+        Wortsman et al., 2022, arXiv 2203.05482, in which only adapters differ).
+        """
+        assert self.model is not None
+        self.model.add_weighted_adapter(
+            list(parts), [1 / len(parts)] * len(parts), name, combination_type="cat"
+        )
+        self._ready(name)
+
     def save(self, name: str, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, as PEFT does."""
         assert self.model is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +16,19 @@ from safetensors.numpy import load_file, save_file
 
 from litee.config import FitSettings
 from litee.finetune.adapters import Adapters
-from litee.finetune.branch import Branch, Examples, Lesson, save_head, train_together
+from litee.finetune.branch import (
+    Branch,
+    Examples,
+    Lesson,
+    load_head,
+    save_head,
+    train_together,
+)
 from litee.finetune.deadline import Deadline
-from litee.finetune.heads import HeadName, PairHead
+from litee.finetune.heads import HeadName, PairHead, average_heads
 from litee.finetune.loop import History
 from litee.finetune.members import STOP_SHARE, Fitted, Task, stop_split
-from litee.finetune.probe import Ints, PairStates, fit_probe
+from litee.finetune.probe import Floats, Ints, PairStates, fit_probe
 from litee.finetune.states import TokenStore
 from litee.rundir import Json, RunDir, atomic_path, write_json
 
@@ -83,7 +91,7 @@ def fit_branch_member(
     run: RunDir,
     deadline: Deadline,
 ) -> Fitted:
-    """A LoRA member: one branch per fold, all of which are kept or followed by one on all folds.
+    """A LoRA member: one branch per fold; they are kept, averaged, or followed by one on all folds.
 
     Every branch starts from a probe fitted on its own training prompts only. Branches train
     together as long as their batches fit into one pass of `pass_tokens`. Each group has an equal
@@ -104,6 +112,9 @@ def fit_branch_member(
                 plan, task, group, settings=settings, run=run, deadline=deadline, share=share
             ),
         )
+    if settings.lora_final == "average":
+        labels = [part.label for part in parts]
+        run.run(f"branch-{plan.name}-average", lambda: _average(plan, labels, run))
     out = np.zeros((len(task.fold), 3))
     for part in parts:
         if len(part.own):
@@ -116,7 +127,24 @@ def kept_branches(task: Task, settings: FitSettings) -> tuple[str, ...]:
     """Names of the branches that a LoRA member predicts with."""
     if settings.lora_final == "refit":
         return ("final",)
+    if settings.lora_final == "average":
+        return ("average",)
     return tuple(f"fold{k}" for k in range(task.folds.count))
+
+
+def _average(plan: BranchPlan, labels: Sequence[str], run: RunDir) -> int:
+    """One branch whose weights are the means of all folds' branches, which are not kept."""
+    folder = run.path / "run" / plan.name
+    for label in labels:
+        plan.adapters.load(label, folder / label)
+    plan.adapters.average("average", labels)
+    target = run.path / "members" / plan.name / "average"
+    plan.adapters.save("average", target)
+    heads = [load_head(plan.head, folder / label / "head.safetensors") for label in labels]
+    save_head(average_heads(heads), target / "head.safetensors")
+    for label in (*labels, "average"):
+        plan.adapters.drop(label)
+    return 0
 
 
 def _parts(task: Task, settings: FitSettings) -> list[_Part]:
@@ -155,15 +183,18 @@ def _branch_work(
         branches = [_fresh(plan, task, part) for part in parts]
         histories = train_together(
             branches,
-            [Lesson(_examples(task, p.train), _examples(task, p.stop), p.seed) for p in parts],
+            [
+                Lesson(_examples(task, p.train, task.targets), _examples(task, p.stop), p.seed)
+                for p in parts
+            ],
             settings=settings,
             checkpoint=folder / f"{name}.checkpoint",
             title=f"{plan.name} {name}",
             out_of_time=own_time.passed,
         )
         for part, branch, history in zip(parts, branches, histories, strict=True):
-            if part.label in kept_branches(task, settings):
-                target = run.path / "members" / plan.name / part.label
+            target = _target(plan, part, task, settings=settings, run=run)
+            if target is not None:
                 plan.adapters.save(part.label, target)
                 save_head(branch.head, target / "head.safetensors")
             if len(part.own):
@@ -178,13 +209,24 @@ def _branch_work(
     return work
 
 
+def _target(
+    plan: BranchPlan, part: _Part, task: Task, *, settings: FitSettings, run: RunDir
+) -> Path | None:
+    """Where a branch is kept: in the judge, until it is averaged, or not at all."""
+    if settings.lora_final == "average":
+        return run.path / "run" / plan.name / part.label
+    if part.label in kept_branches(task, settings):
+        return run.path / "members" / plan.name / part.label
+    return None
+
+
 def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
     """A branch at the solution of a probe on its own training prompts, or at the head given."""
     head = plan.start
     if not isinstance(head, PairHead):
         head = fit_probe(
             plan.states.of(part.train),
-            task.shares[part.train],
+            task.targets[part.train],
             task.weights[part.train],
             ridge=head,
             head=plan.head,
@@ -194,8 +236,11 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
     return Branch(plan.adapters, part.label, head=head, store=plan.store, pooling=plan.pooling)
 
 
-def _examples(task: Task, pairs: Ints) -> Examples:
-    return Examples(pairs, task.shares[pairs], task.weights[pairs])
+def _examples(task: Task, pairs: Ints, targets: Floats | None = None) -> Examples:
+    """Pairs with what they are learnt from, or judged by: their vote shares when None."""
+    return Examples(
+        pairs, (task.shares if targets is None else targets)[pairs], task.weights[pairs]
+    )
 
 
 def _story(history: History) -> Json:

@@ -7,6 +7,7 @@ leaves P(tie) alone, in one pass. Knows nothing of where the states come from.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -250,3 +251,27 @@ def vote_loss(log_probabilities: Tensor, shares: Tensor, weights: Tensor) -> Ten
     """
     losses = -(shares * log_probabilities).sum(-1)
     return (losses * weights).sum() / weights.sum()
+
+
+def average_heads(heads: Sequence[PairHead]) -> PairHead:
+    """A head whose numbers, standardisation included, are the means of these heads' numbers.
+
+    Args:
+        heads: at least one, of one kind and width.
+
+    >>> one, two = DavidsonHead(1), DavidsonHead(1)
+    >>> _ = two.reward_weight.data.fill_(2.0)
+    >>> average_heads([one, two]).reward_weight.tolist()
+    [1.0]
+    """
+    found = make_head(heads[0].name, heads[0].width)
+    states = [head.state_dict() for head in heads]
+    found.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0)
+            if first.is_floating_point()
+            else first
+            for name, first in states[0].items()
+        }
+    )
+    return found.eval()

@@ -37,6 +37,7 @@ class Task:
         folds: the split.
         seed: of everything random.
         sources: (pairs,) number of each pair's source, when sources have weights of their own.
+        taught: (pairs, 3) what is learnt from instead of the shares, when there is a teacher.
     """
 
     shares: npt.NDArray[np.float64]
@@ -44,6 +45,12 @@ class Task:
     folds: Folds
     seed: int
     sources: Ints | None = None
+    taught: npt.NDArray[np.float64] | None = None
+
+    @property
+    def targets(self) -> npt.NDArray[np.float64]:
+        """(pairs, 3) what members learn from; they are chosen and judged by the shares."""
+        return self.shares if self.taught is None else self.taught
 
     def sources_of(self, pairs: Ints) -> Ints | None:
         """The sources of some pairs, None when all have the same weights."""
@@ -75,8 +82,19 @@ class Fitted:
     branches: tuple[str, ...] = ()
 
 
-def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -> Task:
+def make_task(
+    voted: Sequence[VotedPair],
+    folds: Folds,
+    settings: FitSettings,
+    teacher: npt.NDArray[np.float64] | None = None,
+) -> Task:
     """Arrays of shares and weights; weights have mean 1.
+
+    Args:
+        voted: the pairs.
+        folds: their split.
+        settings: how they are weighted, and how much the teacher counts.
+        teacher: (pairs, 3) its probabilities; rows of NaN where it has none, and votes alone count.
 
     Raises:
         ConfigError: sources shall differ, and there is only one.
@@ -98,7 +116,28 @@ def make_task(voted: Sequence[VotedPair], folds: Folds, settings: FitSettings) -
                 fix="leave it out, or add votes whose source has another name",
             )
         sources = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return Task(shares, weights / weights.mean(), folds, settings.seed, sources)
+    taught = None if teacher is None else blend(shares, teacher, settings.teacher_weight)
+    return Task(shares, weights / weights.mean(), folds, settings.seed, sources, taught)
+
+
+def blend(
+    shares: npt.NDArray[np.float64], teacher: npt.NDArray[np.float64], weight: float
+) -> npt.NDArray[np.float64]:
+    """(n, 3) targets (1 − w) · shares + w · teacher; the shares where the teacher says nothing.
+
+    Their cross-entropy is that of the votes and that of the teacher, weighted alike: distillation
+    at temperature 1 (Hinton et al., 2015, arXiv 1503.02531, section 2).
+
+    >>> votes = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    >>> told = np.array([[0.6, 0.2, 0.2], [np.nan] * 3])
+    >>> blend(votes, told, 0.5).tolist()
+    [[0.8, 0.1, 0.1], [0.0, 1.0, 0.0]]
+    """
+    known = np.isfinite(teacher).all(axis=1, keepdims=True)
+    targets: npt.NDArray[np.float64] = np.where(
+        known, (1 - weight) * shares + weight * teacher, shares
+    )
+    return targets
 
 
 def cross_entropy(probabilities: Floats, shares: Floats, weights: Floats) -> float:
@@ -201,7 +240,7 @@ def _ridge_losses(
 def _fit(data: PairStates, task: Task, pairs: Ints, ridge: float, head: HeadName) -> PairHead:
     return fit_probe(
         data.of(pairs),
-        task.shares[pairs],
+        task.targets[pairs],
         task.weights[pairs],
         ridge=ridge,
         head=head,
@@ -273,7 +312,7 @@ def probe_depths(
                 continue
             model = fit_probe(
                 data.of(rest),
-                task.shares[pairs[rest]],
+                task.targets[pairs[rest]],
                 task.weights[pairs[rest]],
                 ridge=ridge,
                 head=head,

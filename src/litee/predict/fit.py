@@ -85,6 +85,7 @@ def fit_judge(
     *,
     inputs: dict[str, str],
     deadline: Deadline | None = None,
+    teacher: Floats | None = None,
 ) -> FitResult:
     """Fit a judge on voted pairs and save it in the run's folder.
 
@@ -96,6 +97,8 @@ def fit_judge(
         inputs: file → sha256, for the receipt and the artifact.
         deadline: when the members have to be there; those that are not are left out, and a note
             says so.
+        teacher: (pairs, 3) probabilities that the members learn from beside the votes, NaN where
+            there are none. The ensemble and its calibration are fitted on votes alone.
 
     Raises:
         BudgetError: no member was there in time.
@@ -105,7 +108,7 @@ def fit_judge(
     threads = use_threads(settings.threads)
     device = choose_device(settings.device, settings.dtype)
     check_trainable(settings.dtype, device)
-    task = make_task(voted, folds, settings)
+    task = make_task(voted, folds, settings, teacher)
     pairs = [v.pair for v in voted]
     members = _fit_members(
         pairs, task, settings, run, device=device, deadline=deadline or Deadline()

@@ -12,27 +12,26 @@ from collections.abc import Iterable, Mapping
 from litee.config import FitSettings, load_settings
 from litee.errors import ConfigError
 from litee.predict.fit import FitResult
-from litee.records import Folds, Score, VotedPair
+from litee.records import Score
 from litee.rundir import Json, Receipt
-from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, whiskers
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_settings import BASE, Studied, StudySettings
+from litee.score.study_settings import BASE, WITH_BASE, Studied, StudySettings
 
 #: Settings that decide which pairs are learnt from and held out: the same in every arm.
 FIXED = ("fold_by", "folds", "seed")
 
 
 def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettings]:
-    """Arm → all of its settings; of an ablation study the base arm first.
+    """Arm → all of its settings; where arms are compared with a base arm, that one first.
 
     Raises:
-        ConfigError: an arm changes the split, names a setting or value that does not exist, or,
-            in an ablation study, changes nothing.
+        ConfigError: an arm changes the split, names a setting or value that does not exist, or
+            changes nothing from the base arm.
     """
-    ablations = study.kind == "ablations"
-    found = {BASE: base} if ablations else {}
+    with_base = study.kind in WITH_BASE
+    found = {BASE: base} if with_base else {}
     for arm, changes in study.arms.items():
         place = f"study {study.name}, arm {arm}"
         split = [name for name in FIXED if name in changes]
@@ -46,7 +45,7 @@ def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettin
             found[arm] = load_settings(FitSettings, None, study.settings | changes)
         except ConfigError as error:
             raise ConfigError(error.problem, place=place, fix=error.fix) from error
-        if ablations and found[arm] == base:
+        if with_base and found[arm] == base and arm not in study.teachers:
             raise ConfigError("changes nothing", place=place, fix="remove the arm")
     return found
 
@@ -54,21 +53,21 @@ def arm_settings(study: StudySettings, base: FitSettings) -> dict[str, FitSettin
 def compare_arms(
     study: StudySettings,
     fits: Mapping[str, FitResult],
-    base: Evaluation,
-    voted: tuple[VotedPair, ...],
-    folds: Folds,
+    together: Evaluation,
     *,
+    floors: Mapping[str, float],
     command: str,
+    further: Mapping[str, float] | None = None,
 ) -> Studied:
     """Arms beside the base arm, on the same held-out pairs.
 
     Args:
         study: what was asked.
         fits: arm → its fit, the base arm among them.
-        base: the base arm's evaluation, with the floors.
-        voted: the pairs.
-        folds: the split of all arms.
+        together: of all arms, the base arm as the main one.
+        floors: their log losses by name.
         command: the command that makes the results again.
+        further: metrics beside those of the evaluation.
 
     Returns:
         Metrics `<arm>.log_loss`, `<arm>.accuracy`, `<arm>.ece`; `<arm>.source_log_loss`, the mean
@@ -77,8 +76,6 @@ def compare_arms(
         base in nats, below 0 when the arm is better, with the interval of the paired bootstrap
         over prompt groups.
     """
-    held_out = {arm: fit.joined.held_out for arm, fit in fits.items()}
-    together = evaluate(held_out, voted, folds.groups, main=BASE, seed=base.seed)
     differences = {d.other: d.metrics["log_loss"] for d in together.differences}
     scores: dict[str, Score] = {}
     arms: dict[str, Json] = {}
@@ -94,11 +91,12 @@ def compare_arms(
             "log_loss_per_source": {str(source): loss for source, loss in losses.items()}
         }
         receipt.include(fit.receipt)
+    known = {name: s.value for name, s in scores.items() if s.value is not None}
     result = new_result(
         study.name,
         command,
         receipt,
-        {name: s.value for name, s in scores.items() if s.value is not None} | floor_losses(base),
+        known | dict(floors) | dict(further or {}),
         intervals={
             name: (s.low, s.high)
             for name, s in scores.items()

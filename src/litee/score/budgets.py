@@ -26,7 +26,7 @@ from litee.predict.judge import Judge
 from litee.predict.measure import calibrate
 from litee.predict.plan import Plan, choose
 from litee.records import Folds, Score, VotedPair, VoteSet
-from litee.rundir import Json, Receipt, sha256_json, write_json
+from litee.rundir import Json, Receipt, with_new_settings, write_json
 from litee.score.ablations import arm_settings, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, line_plot
@@ -138,11 +138,11 @@ class _Task:
     folds: Folds
     command: str
 
-    def asked(self, settings: FitSettings) -> str:
-        """Digest of all that an arm's outcome hangs on."""
+    def asked(self, settings: FitSettings) -> Json:
+        """All that an arm's outcome hangs on."""
         inputs: Json = {Path(name).name: digest for name, digest in self.vote_set.inputs.items()}
         plain = settings.model_dump(mode="json", exclude=NO_PART)
-        return sha256_json({"settings": plain, "inputs": inputs, "pairs": len(self.voted)})
+        return {"settings": plain, "inputs": inputs, "pairs": len(self.voted)}
 
 
 def _spend(task: _Task, settings: FitSettings, budget: str, out: Path) -> Spent:
@@ -188,7 +188,7 @@ def _fit(
     return plan, tuple(result.names), ""
 
 
-def _kept(file: Path, asked: str) -> Spent | None:
+def _kept(file: Path, asked: Json) -> Spent | None:
     """What an earlier session spent here, if it ended.
 
     Raises:
@@ -199,7 +199,8 @@ def _kept(file: Path, asked: str) -> Spent | None:
     fix = "add --restart, or choose a new --out folder"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        other = kept.pop("asked") != asked
+        usual = FitSettings().model_dump(mode="json", exclude=NO_PART)
+        other = with_new_settings(kept.pop("asked"), usual) != asked
         spent = Spent(
             float(kept["seconds"]),
             tuple(map(str, kept["changes"])),

@@ -17,8 +17,10 @@ from litee.config import FitSettings
 from litee.predict.judge import Judge
 from litee.records import Folds, VotedPair, VoteSet
 from litee.rundir import Json, Receipt, write_json
-from litee.score.ablations import arm_settings, compare_arms
+from litee.score.ablations import arm_settings, compare_arms, floor_losses
 from litee.score.budgets import run_budgets
+from litee.score.evaluation import evaluate
+from litee.score.finished import run_judges
 from litee.score.fit_report import draw, evaluate_judge, judge_report, loss_plots
 from litee.score.learning_curve import Point, curve_plot, curve_result, make_parts
 from litee.score.report import write_report
@@ -70,6 +72,10 @@ def run_study(
         )
     if study.kind == "ablations":
         return _ablations(study, settings, learnt, out=out, command=command)
+    if study.kind == "judges":
+        return run_judges(
+            study, settings, learnt[:2], folder=folder, out=out, data=data, command=command
+        )
     if study.kind == "learning_curve":
         return _learning_curve(study, settings, learnt[:2], out=out, command=command)
     if study.kind == "budgets":
@@ -96,7 +102,10 @@ def _ablations(
         for arm, chosen in arms.items()
     }
     fits = {arm: result for arm, (result, _) in done.items()}
-    return compare_arms(study, fits, done[BASE][1], voted, folds, command=command)
+    held_out = {arm: fit.joined.held_out for arm, fit in fits.items()}
+    base = done[BASE][1]
+    together = evaluate(held_out, voted, folds.groups, main=BASE, seed=base.seed)
+    return compare_arms(study, fits, together, floors=floor_losses(base), command=command)
 
 
 def _learning_curve(

@@ -5,6 +5,7 @@ Knows nothing of the kinds of studies, nor of command lines.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +21,19 @@ from litee.finetune.deadline import Deadline
 from litee.predict.fit import FitResult, fit_judge
 from litee.predict.plan import PLAN_FILE, Plan
 from litee.records import Folds, Outcome, VotedPair, VoteSet
-from litee.rundir import Json, RunDir, write_json
+from litee.rundir import Json, RunDir, sha256_file, write_json, write_text
 from litee.score.fit_report import draw, evaluate_fit, fit_report, report_path
+from litee.score.pair_table import read_verdicts
 from litee.score.report import write_report
 from litee.score.scorecard import Evaluation
 
 #: Settings that say where and how to compute, and that a run may change when it goes on.
 NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
+
+
+#: Beside a judge: its ensemble's predictions for every pair it learnt from, by fits that had not
+#: seen the pair's prompt.
+OUT_OF_FOLD = "out_of_fold.jsonl"
 
 
 def one_hot(verdicts: Sequence[Outcome]) -> npt.NDArray[np.float64]:
@@ -79,27 +86,34 @@ def fit_votes(
     resume: bool = True,
     plan: Plan | None = None,
     deadline: Deadline | None = None,
+    teacher: Path | None = None,
 ) -> tuple[FitResult, Evaluation]:
-    """Fit a judge into a folder and write its report.
+    """Fit a judge into a folder and write its report and its out-of-fold predictions.
 
     Args:
         vote_set: the votes as they were read.
         voted: their pairs.
         folds: the split, checked for leaks.
         settings: of the fit.
-        out: folder for the judge, `report.html` and `report.json`.
+        out: folder for the judge, `report.html`, `report.json` and `out_of_fold.jsonl`.
         command: the command line, for the report.
         resume: go on with a run that is there instead of refusing the folder.
         plan: what was promised, for the receipt.
         deadline: when the fit has to be done.
+        teacher: table of a judge's probabilities or verdicts on these pairs, to learn from too.
 
     Raises:
-        ConfigError: two votes files have the same name, or the folder holds another run.
+        ConfigError: two of the files have the same name, or the folder holds another run.
+        InputError: the teacher says nothing on these pairs.
         ModelError: a backbone cannot be used.
     """
-    inputs = {Path(k).name: v for k, v in vote_set.inputs.items()}
-    if len(inputs) < len(vote_set.inputs):
-        raise ConfigError("two votes files have the same name", fix="rename one of them")
+    told = None if teacher is None else _opinions(teacher, voted)
+    given = dict(vote_set.inputs)
+    if teacher is not None:
+        given[str(teacher)] = sha256_file(teacher)
+    inputs = {Path(k).name: v for k, v in given.items()}
+    if len(inputs) < len(given):
+        raise ConfigError("two files have the same name", fix="rename one of them")
     manifest: dict[str, Json] = {
         "settings": settings.model_dump(mode="json", exclude=NO_PART),
         "inputs": dict(inputs),
@@ -109,7 +123,8 @@ def fit_votes(
     run = RunDir(out, manifest, resume=resume, settings=usual)
     if plan is not None:
         write_json(out / PLAN_FILE, plan.to_json())
-    result = fit_judge(voted, folds, settings, run, inputs=inputs, deadline=deadline)
+    result = fit_judge(voted, folds, settings, run, inputs=inputs, deadline=deadline, teacher=told)
+    write_out_of_fold(voted, result.joined.held_out, out / OUT_OF_FOLD)
     evaluation = evaluate_fit(result, voted, folds)
     title = f"Judge fitted on {', '.join(inputs)}"
     page = fit_report(result, evaluation, vote_set, title=title, command=command, folds=folds)
@@ -117,3 +132,26 @@ def fit_votes(
     draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
     return result, evaluation
+
+
+def _opinions(teacher: Path, voted: Sequence[VotedPair]) -> npt.NDArray[np.float64]:
+    """(pairs, 3) what a teacher's table says; NaN where it says nothing."""
+    found = read_verdicts(str(teacher), voted)
+    if not np.isfinite(found).all(axis=1).any():
+        raise InputError(
+            f"says nothing on any of the {len(voted):,} pairs",
+            place=str(teacher),
+            fix="its column id or pair_id must hold the ids of the pairs in the votes",
+        )
+    return found
+
+
+def write_out_of_fold(
+    voted: Sequence[VotedPair], probabilities: npt.NDArray[np.float64], file: Path
+) -> None:
+    """Write (n, 3) probabilities as `litee predict` does: a row of JSON per pair."""
+    rows = (
+        {"id": v.pair.id, **dict(zip(("p_a", "p_b", "p_tie"), map(float, p.round(6)), strict=True))}
+        for v, p in zip(voted, probabilities, strict=True)
+    )
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -22,14 +23,17 @@ BASE = "base"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
-_WITH_VOTES = ("fit", "transfer", "in_source", "ablations", "learning_curve", "budgets")
+_WITH_VOTES = ("fit", "transfer", "in_source", "ablations", "judges", "learning_curve", "budgets")
+
+#: Kinds with a base arm that the others are compared with.
+WITH_BASE = ("ablations", "judges")
 
 #: Setting, the kinds that have to have it and no others, and how to say so.
 _NEEDED = (
     ("votes", _WITH_VOTES, "all studies but those made of parts name votes"),
     ("parts", ("parts",), "a study made of parts names them"),
     ("test", ("transfer",), "a transfer study names votes under test"),
-    ("arms", ("ablations", "budgets"), "ablations and budgets name arms"),
+    ("arms", (*WITH_BASE, "budgets"), "ablations, judges and budgets name arms"),
     ("budgets", ("budgets",), "a study of budgets names some"),
     ("sizes", ("learning_curve",), "a learning curve names sizes"),
 )
@@ -37,6 +41,7 @@ _NEEDED = (
 #: Setting, the kinds that may have it, and how to say so.
 _ALLOWED = (
     ("verdicts", ("transfer",), "verdicts are compared with in a transfer study only"),
+    ("teachers", ("judges",), "teachers belong to a study of judges"),
     ("beside", ("parts",), "beside belongs to a study made of parts"),
     ("headlines", ("parts",), "headlines belong to a study made of parts"),
 )
@@ -47,13 +52,14 @@ class StudySettings(Settings):
 
     name: str = Field(description="Name of the results file.")
     kind: Literal[
-        "fit", "transfer", "in_source", "ablations", "learning_curve", "budgets", "parts"
+        "fit", "transfer", "in_source", "ablations", "judges", "learning_curve", "budgets", "parts"
     ] = Field(
         description="fit: held-out prompts of the same votes; transfer: other votes; in_source: "
-        "fit each file by itself; ablations: the same votes with some settings changed at a time; "
-        "learning_curve: more and more of the votes, on the same held-out prompts; budgets: "
-        "several settings within the same wall times, on the same held-out prompts; parts: other "
-        "studies, brought together."
+        "fit each file by itself; ablations: the same votes with some settings changed at a time, "
+        "compared out of fold; judges: likewise, but the finished judges are compared, on held-out "
+        "prompts, and timed; learning_curve: more and more of the votes, on the same held-out "
+        "prompts; budgets: several settings within the same wall times, on the same held-out "
+        "prompts; parts: other studies, brought together."
     )
     votes: tuple[str, ...] = Field(
         (), description="Votes files, below the data folder or the study's own folder."
@@ -65,7 +71,13 @@ class StudySettings(Settings):
     )
     settings: dict[str, object] = Field({}, description="Settings of the fit, as in docs/settings.")
     arms: dict[str, dict[str, object]] = Field(
-        {}, description="Of ablations and budgets: name of an arm → settings it changes."
+        {}, description="Of ablations, judges and budgets: name of an arm → settings it changes."
+    )
+    teachers: dict[str, str] = Field(
+        {},
+        description="Of judges: arm → whose opinion it learns from beside the votes: base or an "
+        "arm before it, whose out-of-fold predictions it then has, or a file of an LLM judge's "
+        "verdicts (PandaLM layout).",
     )
     sizes: tuple[int, ...] = Field(
         (),
@@ -76,7 +88,7 @@ class StudySettings(Settings):
         0.25,
         gt=0,
         lt=1,
-        description="Share of the pairs that a learning curve or budgets are judged on.",
+        description="Share of the pairs that judges, a learning curve or budgets are judged on.",
     )
     budgets: tuple[str, ...] = Field(
         (), description="Wall times that every arm gets, ascending, such as 90s or 20m."
@@ -114,6 +126,13 @@ class StudySettings(Settings):
         bad = [arm for arm in self.arms if not _NAME.fullmatch(arm) or arm == BASE]
         if bad:
             raise ValueError(f"arm {bad[0]!r}: use small letters, digits, _ and -, not {BASE!r}")
+        order = [BASE, *self.arms]
+        for arm, teacher in self.teachers.items():
+            known = arm in self.arms and teacher in order[: order.index(arm)]
+            if not known and (arm not in self.arms or not Path(teacher).suffix):
+                raise ValueError(
+                    f"teachers: {arm}: {teacher}: name an arm, and one before it or a file"
+                )
         return self
 
 

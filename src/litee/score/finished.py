@@ -1,0 +1,131 @@
+"""Finished judges side by side: the same votes, a judge for every arm, prompts that none has seen.
+
+What a judge is made of afterwards shows only here: its branches averaged or one fitted on all
+prompts, or another judge's opinions learnt. Each is timed, too. Knows nothing of command lines and
+never sees a test source.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from litee.collect.folds import check_leak, hold_out
+from litee.collect.verdicts import load_numbered_verdicts
+from litee.config import FitSettings
+from litee.finetune.states import states_in
+from litee.predict.fit import FitResult
+from litee.predict.judge import Judge
+from litee.records import Pair, VotedPair, VoteSet
+from litee.rundir import write_text
+from litee.score.ablations import arm_settings, compare_arms, floor_losses
+from litee.score.evaluation import evaluate
+from litee.score.floors import floor_systems
+from litee.score.study_fit import OUT_OF_FOLD, find, fit_votes, split
+from litee.score.study_settings import BASE, Studied, StudySettings
+
+Floats = npt.NDArray[np.float64]
+
+#: Pairs that every judge predicts in a round of timing, and the rounds.
+TIMED_PAIRS = 64
+ROUNDS = 3
+
+
+def run_judges(
+    study: StudySettings,
+    settings: FitSettings,
+    learnt: tuple[VoteSet, tuple[VotedPair, ...]],
+    *,
+    folder: Path,
+    out: Path,
+    data: Path,
+    command: str,
+) -> Studied:
+    """A judge per arm, or those that are not done yet, on the same held-out prompts.
+
+    Args:
+        study: with arms, perhaps with teachers.
+        settings: of the base arm.
+        learnt: the votes as read, and their pairs.
+        folder: the study file's folder.
+        out: a folder per arm.
+        data: folder of published verdicts that are not beside the study.
+        command: that makes the results again.
+
+    Returns:
+        What `ablations.compare_arms` gives, and `<arm>.seconds_per_1000_pairs`: the median of
+        `ROUNDS` rounds in which all judges predict the same pairs in turns, nothing kept from one
+        round to the next.
+
+    Raises:
+        ConfigError: a folder was run with other settings or votes.
+        InputError: a teacher's verdicts are missing or broken.
+    """
+    vote_set, voted = learnt
+    arms = arm_settings(study, settings)
+    side = hold_out(voted, share=study.held_out, seed=settings.seed)
+    train = tuple(v for v, k in zip(voted, side.folds, strict=True) if k == 0)
+    test = [v for v, k in zip(voted, side.folds, strict=True) if k == 1]
+    groups = [g for g, k in zip(side.groups, side.folds, strict=True) if k == 1]
+    check_leak([v.pair for v in train], [v.pair for v in test])
+    folds = split(train, settings)
+    told = {
+        arm: out / name / OUT_OF_FOLD
+        if name in arms
+        else _published(find(name, folder, data), train, out / f"teacher-of-{arm}.csv")
+        for arm, name in study.teachers.items()
+    }
+    fits: dict[str, FitResult] = {}
+    for arm, chosen in arms.items():
+        fits[arm], _ = fit_votes(
+            vote_set,
+            train,
+            folds,
+            chosen,
+            out=out / arm,
+            command=command,
+            teacher=told.get(arm),
+        )
+    judges = {arm: Judge.from_pretrained(out / arm) for arm in arms}
+    pairs = [v.pair for v in test]
+    floors = floor_systems(train, pairs)
+    systems = dict(floors) | {arm: _probabilities(judge, pairs) for arm, judge in judges.items()}
+    together = evaluate(systems, test, groups, main=BASE, seed=settings.seed, floors=tuple(floors))
+    speeds = {f"{a}.seconds_per_1000_pairs": s for a, s in _speeds(judges, pairs).items()}
+    return compare_arms(
+        study, fits, together, floors=floor_losses(together), command=command, further=speeds
+    )
+
+
+def _published(file: Path, voted: Sequence[VotedPair], table: Path) -> Path:
+    """An LLM judge's published verdicts on these pairs alone, as a table of verdicts."""
+    pairs = [v.pair for v in voted]
+    verdicts = load_numbered_verdicts(file, pairs)
+    known = ((p.id, v) for p, v in zip(pairs, verdicts, strict=True) if v is not None)
+    lines = (f'"{name}",{verdict.value}\n' for name, verdict in known)
+    write_text(table, "".join(("pair_id,verdict\n", *lines)))
+    return table
+
+
+def _probabilities(judge: Judge, pairs: Sequence[Pair]) -> Floats:
+    return np.array([p.probabilities for p in judge.predict(pairs)])
+
+
+def _speeds(judges: dict[str, Judge], pairs: Sequence[Pair]) -> dict[str, float]:
+    """Arm → seconds per 1,000 pairs; in turns, so that whatever else runs slows all of them."""
+    some = pairs[:TIMED_PAIRS]
+    took: dict[str, list[float]] = {arm: [] for arm in judges}
+    for _ in range(ROUNDS):
+        for arm, judge in judges.items():
+            with tempfile.TemporaryDirectory() as empty, states_in(Path(empty)):
+                started = time.monotonic()
+                judge.predict(some)
+                took[arm].append(time.monotonic() - started)
+    return {
+        arm: round(1000 * float(np.median(times)) / len(some), 2) for arm, times in took.items()
+    }
