@@ -30,8 +30,8 @@ METRICS = f"gpt4,judge,judge.reward,llm,llm.verdict,{TEXT}"
 NOTES = (
     "GPT-4's verdicts are those published with the votes (pair judge, both orders; inconsistent "
     "ones count as ties). The judge was fitted on other sources and has not seen MT-Bench. llm is "
-    "the mean of a local model's label probabilities over both orders, llm.verdict its verdict by "
-    "LIMA's rule: orders that differ are a tie."
+    "the geometric mean of a local model's label probabilities over both orders, in which a taste "
+    "for a place cancels; llm.verdict its verdict by LIMA's rule: orders that differ are a tie."
 )
 DRAWN = (
     " It was asked about {count} of the pairs, drawn at random; the others have no score from it."

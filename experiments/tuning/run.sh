@@ -123,9 +123,7 @@ case $what in
       [[ $name == "$what" ]] && adapter=(--adapter "$runs/$what/run/adapter")
       answer "$name.long" "$base" "${adapter[@]}"
     done
-    judges=asked
-    [[ ${ANSWERS:-1} == 1 ]] || judges=compared # a language model takes five seconds for each pair
-    $judges "$what.long" "$base.long" "$runs/$what/compared"
+    asked "$what.long" "$base.long" "$runs/$what/compared"
     $python $here/record.py lima_strong "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.long.jsonl" "$runs/$what/cpu.txt"
     exit ;;
   sft_*)
