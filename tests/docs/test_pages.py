@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -219,10 +220,15 @@ def _command_lines() -> list[tuple[str, str]]:
     return found
 
 
+@cache
+def _litee():
+    """All commands; making them takes a third of a second."""
+    return typer.main.get_command(app)
+
+
 def _leaf(words: list[str]):
     """The command that the words name, and the words after it."""
-    command = typer.main.get_command(app)
-    rest = words[1:]
+    command, rest = _litee(), words[1:]
     while rest and rest[0] in getattr(command, "commands", {}):
         command, rest = command.commands[rest[0]], rest[1:]
     return command, rest

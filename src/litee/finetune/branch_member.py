@@ -133,7 +133,7 @@ def kept_branches(task: Task, settings: FitSettings) -> tuple[str, ...]:
 
 
 def _average(plan: BranchPlan, labels: Sequence[str], run: RunDir) -> int:
-    """One branch whose weights are the means of all folds' branches, which are not kept."""
+    """One branch with the means of the folds' branches, which stay in the run's folder."""
     folder = run.path / "run" / plan.name
     for label in labels:
         plan.adapters.load(label, folder / label)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +91,11 @@ def run_judges(
             command=command,
             teacher=told.get(arm),
         )
-    judges = {arm: Judge.from_pretrained(out / arm) for arm in arms}
     pairs = [v.pair for v in test]
     floors = floor_systems(train, pairs)
-    systems = dict(floors) | {arm: _probabilities(judge, pairs) for arm, judge in judges.items()}
+    systems = dict(floors) | {arm: _probabilities(out / arm, pairs) for arm in arms}
     together = evaluate(systems, test, groups, main=BASE, seed=settings.seed, floors=tuple(floors))
-    speeds = {f"{a}.seconds_per_1000_pairs": s for a, s in _speeds(judges, pairs).items()}
+    speeds = _speeds({arm: out / arm for arm in arms}, pairs)
     return compare_arms(
         study, fits, together, floors=floor_losses(together), command=command, further=speeds
     )
@@ -112,20 +111,25 @@ def _published(file: Path, voted: Sequence[VotedPair], table: Path) -> Path:
     return table
 
 
-def _probabilities(judge: Judge, pairs: Sequence[Pair]) -> Floats:
-    return np.array([p.probabilities for p in judge.predict(pairs)])
+def _probabilities(judge: Path, pairs: Sequence[Pair]) -> Floats:
+    return np.array([p.probabilities for p in Judge.from_pretrained(judge).predict(pairs)])
 
 
-def _speeds(judges: dict[str, Judge], pairs: Sequence[Pair]) -> dict[str, float]:
-    """Arm → seconds per 1,000 pairs; in turns, so that whatever else runs slows all of them."""
+def _speeds(judges: Mapping[str, Path], pairs: Sequence[Pair]) -> dict[str, float]:
+    """`<arm>.seconds_per_1000_pairs`, loading left out.
+
+    In turns, so that whatever else runs slows all of them; one judge is in memory at a time.
+    """
     some = pairs[:TIMED_PAIRS]
     took: dict[str, list[float]] = {arm: [] for arm in judges}
     for _ in range(ROUNDS):
-        for arm, judge in judges.items():
+        for arm, folder in judges.items():
+            judge = Judge.from_pretrained(folder)
             with tempfile.TemporaryDirectory() as empty, states_in(Path(empty)):
                 started = time.monotonic()
                 judge.predict(some)
                 took[arm].append(time.monotonic() - started)
     return {
-        arm: round(1000 * float(np.median(times)) / len(some), 2) for arm, times in took.items()
+        f"{arm}.seconds_per_1000_pairs": round(1000 * float(np.median(times)) / len(some), 2)
+        for arm, times in took.items()
     }

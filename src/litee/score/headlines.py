@@ -57,6 +57,9 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "10m.ensemble.log_loss": "10 minutes: ensemble",
         "10m.larger.log_loss": "its larger backbone",
         "10m.smaller.log_loss": "its smaller one",
+        "20m.ensemble.log_loss": "20 minutes: ensemble",
+        "20m.larger.log_loss": "its larger backbone",
+        "20m.larger.log_loss_difference": "larger less ensemble",
     },
     "curate": {
         "seconds": "seconds for 100,000 demonstrations",
@@ -69,12 +72,28 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "seconds": "seconds",
     },
+    "distillation": {
+        "base.log_loss": "PandaLM, finished judges on held-out prompts: log loss of one backbone",
+        "ensemble.log_loss": "two",
+        "ensemble-half.log_loss": "one that learnt from the two",
+        "gpt35-half.log_loss": "from GPT-3.5",
+        "average.log_loss": "branches averaged into one",
+        "average.seconds_per_1000_pairs": "seconds for 1,000 pairs",
+        "base.seconds_per_1000_pairs": "not averaged",
+    },
     "dpo": {
         "win_rate": "win rate over the untuned model, asked of an independent judge",
         "win_rate_length_controlled": "at equal length",
         "reward.win_rate": "asked of the judge that rewarded",
         "seconds": "seconds of tuning",
         "sampling_seconds": "of sampling",
+    },
+    "encoding": {
+        "base.source_log_loss": "two sources, one backbone: log loss of answers apart",
+        "joint.source_log_loss": "of one sequence",
+        "tree-and-joint.source_log_loss": "of both",
+        "tokens-128.source_log_loss": "128 tokens",
+        "depth-30.source_log_loss": "all layers",
     },
     "engine_cpu": {
         "train_speedup_pairjudge": "training, times faster than pairjudge",
@@ -124,12 +143,14 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     "lima_sft": {
         "win_rate": "win rate over the base model, asked of an independent judge",
         "win_rate_length_controlled": "at equal length",
+        "llm.win_rate": "asked of a local language model",
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
     },
     "lima_strong": {
         "win_rate": "strong systems' answers as demonstrations: win rate over the base model",
         "win_rate_length_controlled": "at equal length",
+        "llm.win_rate": "asked of a local language model",
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
     },
@@ -149,6 +170,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "base.log_loss": "with LoRA on two layers",
         "layers-4.log_loss": "on four",
         "epochs-3.log_loss": "three passes",
+        "batches-of-one-rate-1e-3.log_loss": "a step per batch at 1e-3",
     },
     "modes": {
         "base.log_loss": "PandaLM: log loss of the chat model, asked as it is",
