@@ -121,7 +121,7 @@ def test_two_files_of_one_name_are_refused(fit, tmp_path):
     two = write_rows(other / "v.jsonl", vote_rows(seed=1))
     done = fit(one, two)
     assert done.code == 2
-    assert "two votes files have the same name\n  fix: rename" in done.err
+    assert "two files have the same name\n  fix: rename" in done.err
 
 
 BAD_SETTINGS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {

@@ -48,6 +48,7 @@ def run_files(name: str) -> set[str]:
             "judge.json",
             "manifest.json",
             "receipt.json",
+            "out_of_fold.jsonl",
             "report.json",
             "report.html",
             "report.png",

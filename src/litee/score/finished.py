@@ -32,7 +32,7 @@ from litee.score.study_settings import BASE, Studied, StudySettings
 Floats = npt.NDArray[np.float64]
 
 #: Pairs that every judge predicts in a round of timing, and the rounds.
-TIMED_PAIRS = 64
+TIMED_PAIRS = 32
 ROUNDS = 3
 
 
