@@ -161,6 +161,9 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     "lora_litee": {
         "log_loss": "MT-Bench: log loss",
         "accuracy": "accuracy",
+        "bound_log_loss": "with MT-Bench's own votes: log loss",
+        "bound_accuracy": "accuracy",
+        "larger_less_ensemble_20m": "20 minutes on PandaLM: larger backbone less ensemble",
         "litee_log_loss": "1,000 votes: log loss",
         "pairjudge_log_loss": "pairjudge's",
         "pairjudge_time_ratio": "whose training takes, times ours",
