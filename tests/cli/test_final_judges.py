@@ -71,6 +71,16 @@ def test_averaged_branches_have_the_mean_of_all_weights(tmp_path, votes, backbon
     assert found.std(axis=0).max() > 1e-3
 
 
+def test_an_averaged_member_is_a_plain_reward_model(tmp_path, votes, backbone, quick):
+    changes = {"members": ["probe", "lora"], "pooling": "last", "learning_rate": 0.01}
+    out, done = fitted(tmp_path, votes, backbone, lora_final="average", **changes)
+    assert done.code == 0, done.err
+    (kept,) = (out / "members").glob("lora-*")
+    done = litee("export-reward", out, "--member", kept.name, "--out", tmp_path / "reward")
+    assert done.code == 0, done.err  # the export itself compares its rewards with the judge's
+    assert (tmp_path / "reward" / "model.safetensors").is_file()
+
+
 def test_an_interrupted_average_goes_on_to_the_same_bytes(
     tmp_path, votes, backbone, quick, monkeypatch
 ):
