@@ -65,13 +65,15 @@ def score_cell(score: Score, *, digits: int = 3, interval: bool = True, sign: st
 
     >>> score_cell(Score(0.911, 0.897, 0.925)), score_cell(Score(None, reason="no votes"))
     ('0.911 [0.897, 0.925]', '—')
+    >>> score_cell(Score(-0.0001, -0.0002, -0.0001))  # no negative zeros
+    '0.000 [0.000, 0.000]'
     """
     if score.value is None:
         return "—"
-    shown = f"{score.value:{sign}.{digits}f}"
+    shown = f"{score.value:{sign}z.{digits}f}"
     if not interval or score.low is None or score.high is None:
         return shown
-    return f"{shown} [{score.low:{sign}.{digits}f}, {score.high:{sign}.{digits}f}]"
+    return f"{shown} [{score.low:{sign}z.{digits}f}, {score.high:{sign}z.{digits}f}]"
 
 
 def percent_cell(score: Score, *, interval: bool = True, sign: str = "") -> str:
