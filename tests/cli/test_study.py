@@ -342,7 +342,11 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         (CURVE | {"sizes": [500]}, 3, ("a point of 500 pairs", "remove sizes of")),
         (CURVE | {"sizes": [1]}, 3, ("a point of 1 pairs has 1 prompts",)),
         ({"kind": "ablations"}, 2, ("ablations, judges and budgets name arms",)),
-        ({"kind": "fit", "arms": {"x": {"folds": 2}}}, 2, ("ablations, judges and budgets name arms",)),
+        (
+            {"kind": "fit", "arms": {"x": {"folds": 2}}},
+            2,
+            ("ablations, judges and budgets name arms",),
+        ),
         ({"kind": "parts"}, 2, ("all studies but those made of parts name votes",)),
         ({"kind": "parts", "votes": []}, 2, ("a study made of parts names them",)),
         ({"kind": "fit", "beside": ["x"]}, 2, ("beside belongs to",)),
