@@ -161,6 +161,7 @@ def test_pairs_that_a_teacher_leaves_out_have_votes_alone(tmp_path, votes, backb
     out, done = fitted(tmp_path, votes, backbone, "--teacher", teacher, **changes)
     assert done.code == 0, done.err
     assert 0.1 < mean_of(out, votes)[2] < 0.75
+    assert "it has one on 6 of 30 pairs" in (out / "report.html").read_text()
 
 
 def test_out_of_fold_predictions_are_a_judges_opinions(tmp_path, votes, backbone, quick):

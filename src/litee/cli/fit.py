@@ -47,6 +47,12 @@ MaxMemoryOption = Annotated[
 ]
 
 
+#: Options of `fit` that are no settings of the judge.
+_NO_SETTINGS = (
+    *("votes", "out", "config", "teacher", "resume"),
+    *("strict", "format", "budget", "max_memory"),
+)
+
 _TEACHER = (
     "Table of a judge's probabilities or verdicts on these pairs, to learn from beside the votes: "
     "another judge's out_of_fold.jsonl, or an LLM judge's."
@@ -90,33 +96,9 @@ def fit(
 
     Further settings (every one in docs/settings.md) go into the --config file.
     """
+    given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     started = time.monotonic()
-    settings = fit_settings(
-        config,
-        {
-            "backbone": backbone,
-            "members": members,
-            "template": template,
-            "max_tokens": max_tokens,
-            "depth": depth,
-            "pooling": pooling,
-            "head": head,
-            "lora_r": lora_r,
-            "lora_layers": lora_layers,
-            "learning_rate": learning_rate,
-            "num_train_epochs": num_train_epochs,
-            "pair_weight": pair_weight,
-            "folds": folds,
-            "fold_by": fold_by,
-            "pool": pool,
-            "calibration": calibration,
-            "dtype": dtype,
-            "device": device,
-            "cache_size": cache_size,
-            "threads": threads,
-            "seed": seed,
-        },
-    )
+    settings = fit_settings(config, given)
     limits = Limits.of(budget, max_memory, started)
     vote_set, voted, folds_made = read_votes(votes, settings, format=format, strict=strict)
     _fit(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from litee.predict.plan import Machine, Plan
 
 #: Options of `litee fit` that a plan has no use for.
-_LEFT_OUT = ("out", "resume", "budget", "max_memory")
+_LEFT_OUT = ("out", "resume", "teacher", "budget", "max_memory")
 
 
 def plan(

@@ -116,15 +116,7 @@ def fit_judge(
     names = tuple(entry.name for entry in members.entries)
     stacked = np.stack([fitted.out_of_fold for fitted in members.fitted])
     joined = _join(names, stacked, task, settings)
-    judge = JudgeFile(
-        backbones=tuple(members.backbones),
-        members=tuple(members.entries),
-        ensemble=joined.ensemble,
-        metrics={"out_of_fold_log_loss_per_pair": _loss(joined.held_out, task)},
-        trained_on=inputs,
-        familiar=Familiar.of(pairs),
-        litee_version=metadata.version("lora-litee"),
-    )
+    judge = _judge_file(members, joined, task, pairs, inputs)
     save_judge_file(judge, run.path)
     give_back_memory()
     run.run("reload-check", lambda: _check_reload(run, pairs[:CHECKED_PAIRS], device))
@@ -136,8 +128,34 @@ def fit_judge(
         without=_without(names, stacked, task, settings),
         depths=tuple(members.depths),
         cuts=members.cuts,
-        notes=(*members.late, *_notes(members, task)),
+        notes=(*members.late, *_taught(teacher, settings), *_notes(members, task)),
         receipt=_receipt(run, settings, threads, device, inputs),
+    )
+
+
+def _judge_file(
+    members: Members, joined: CrossFit, task: Task, pairs: Sequence[Pair], inputs: dict[str, str]
+) -> JudgeFile:
+    return JudgeFile(
+        backbones=tuple(members.backbones),
+        members=tuple(members.entries),
+        ensemble=joined.ensemble,
+        metrics={"out_of_fold_log_loss_per_pair": _loss(joined.held_out, task)},
+        trained_on=inputs,
+        familiar=Familiar.of(pairs),
+        litee_version=metadata.version("lora-litee"),
+    )
+
+
+def _taught(teacher: Floats | None, settings: FitSettings) -> tuple[str, ...]:
+    """How many pairs a teacher has an opinion on, if there is one."""
+    if teacher is None:
+        return ()
+    known = int(np.isfinite(teacher).all(axis=1).sum())
+    return (
+        f"Members learnt from a teacher's opinion too, with a weight of "
+        f"{settings.teacher_weight:g}: it has one on {known:,} of {len(teacher):,} pairs, the "
+        "others have votes alone.",
     )
 
 

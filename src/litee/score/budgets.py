@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from litee.collect.folds import hold_out
 from litee.config import FitSettings, seconds_of
 from litee.errors import BudgetError, ConfigError
 from litee.finetune.deadline import Deadline, TimeUpError
@@ -33,7 +32,7 @@ from litee.score.figures import Plot, line_plot
 from litee.score.floors import floor_systems
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_fit import NO_PART, fit_votes, split
+from litee.score.study_fit import NO_PART, fit_votes, halves, split
 from litee.score.study_settings import Studied, StudySettings
 
 Floats = npt.NDArray[np.float64]
@@ -100,10 +99,8 @@ def run_budgets(
     """
     vote_set, voted = learnt
     arms = arm_settings(study, settings)
-    side = hold_out(voted, share=study.held_out, seed=settings.seed)
-    train = tuple(v for v, k in zip(voted, side.folds, strict=True) if k == 0)
-    test = [v for v, k in zip(voted, side.folds, strict=True) if k == 1]
-    groups = [g for g, k in zip(side.groups, side.folds, strict=True) if k == 1]
+    parts = halves(voted, share=study.held_out, seed=settings.seed)
+    train, test, groups = parts.train, parts.test, parts.groups
     task = _Task(vote_set, train, split(train, settings), command)
     floors = floor_systems(train, [v.pair for v in test])
     spent: dict[tuple[str, str], Spent] = {}

@@ -99,14 +99,7 @@ def evaluate(
     resampled = bootstrap.resample(sample.rows)
     roles = dict.fromkeys(floors, "floor") | dict.fromkeys(ablations, "ablation") | {main: "main"}
     scored = [
-        _system_scores(
-            sample,
-            resampled,
-            name,
-            roles.get(name, "system"),
-            seed=seed,
-            resamples=resamples,
-        )
+        _system_scores(sample, resampled, name, roles.get(name, "system"), (seed, resamples))
         for name in sample.systems
     ]
     ordered = sorted(scored, key=lambda system: _ROLES.index(system.role))
@@ -177,14 +170,13 @@ def _system_scores(
     resampled: Resampled[tuple[str, str]],
     name: str,
     role: str,
-    *,
-    seed: int,
-    resamples: int,
+    draws: tuple[int, int],
 ) -> SystemScores:
+    """Its metrics; `draws` are the seed and the number of resamples."""
     metrics = {key[1]: resampled.score(key) for key in sample.rows if key[0] == name}
     p = sample.systems[name]
     metrics["ece_by_chance"] = ece_by_chance(
-        p, sample.truth, sample.groups, seed=seed, resamples=resamples
+        p, sample.truth, sample.groups, seed=draws[0], resamples=draws[1]
     )
     if name in sample.swapped:
         largest = swap_difference(p, sample.swapped[name])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from litee.collect.folds import check_leak, hold_out
+from litee.collect.folds import check_leak
 from litee.collect.verdicts import load_numbered_verdicts
 from litee.config import FitSettings
 from litee.finetune.states import states_in
@@ -26,7 +26,7 @@ from litee.rundir import write_text
 from litee.score.ablations import arm_settings, compare_arms, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.floors import floor_systems
-from litee.score.study_fit import OUT_OF_FOLD, find, fit_votes, split
+from litee.score.study_fit import OUT_OF_FOLD, find, fit_votes, halves, split
 from litee.score.study_settings import BASE, Studied, StudySettings
 
 Floats = npt.NDArray[np.float64]
@@ -68,11 +68,9 @@ def run_judges(
     """
     vote_set, voted = learnt
     arms = arm_settings(study, settings)
-    side = hold_out(voted, share=study.held_out, seed=settings.seed)
-    train = tuple(v for v, k in zip(voted, side.folds, strict=True) if k == 0)
-    test = [v for v, k in zip(voted, side.folds, strict=True) if k == 1]
-    groups = [g for g, k in zip(side.groups, side.folds, strict=True) if k == 1]
-    check_leak([v.pair for v in train], [v.pair for v in test])
+    parts = halves(voted, share=study.held_out, seed=settings.seed)
+    train, pairs = parts.train, [v.pair for v in parts.test]
+    check_leak([v.pair for v in train], pairs)
     folds = split(train, settings)
     told = {
         arm: out / name / OUT_OF_FOLD
@@ -91,10 +89,11 @@ def run_judges(
             command=command,
             teacher=told.get(arm),
         )
-    pairs = [v.pair for v in test]
     floors = floor_systems(train, pairs)
     systems = dict(floors) | {arm: _probabilities(out / arm, pairs) for arm in arms}
-    together = evaluate(systems, test, groups, main=BASE, seed=settings.seed, floors=tuple(floors))
+    together = evaluate(
+        systems, parts.test, parts.groups, main=BASE, seed=settings.seed, floors=tuple(floors)
+    )
     speeds = _speeds({arm: out / arm for arm in arms}, pairs)
     return compare_arms(
         study, fits, together, floors=floor_losses(together), command=command, further=speeds

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from litee.collect.folds import check_folds, make_folds, source_folds
+from litee.collect.folds import check_folds, hold_out, make_folds, source_folds
 from litee.collect.pairs import check_learnable, gather
 from litee.collect.votes import load_votes
 from litee.config import FitSettings
@@ -73,6 +74,32 @@ def split(voted: Sequence[VotedPair], settings: FitSettings) -> Folds:
     if settings.fold_by == "source":
         return source_folds(voted)
     return make_folds(voted, count=settings.folds, seed=settings.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Votes to learn from, and votes on other prompts.
+
+    Attributes:
+        train: pairs that judges are fitted on.
+        test: pairs that they are judged on.
+        groups: prompt group of each test pair.
+    """
+
+    train: tuple[VotedPair, ...]
+    test: tuple[VotedPair, ...]
+    groups: tuple[int, ...]
+
+
+def halves(voted: Sequence[VotedPair], *, share: float, seed: int) -> Halves:
+    """Hold about a `share` of the pairs out, whole prompt groups of them."""
+    side = hold_out(voted, share=share, seed=seed)
+    rows = list(zip(voted, side.groups, side.folds, strict=True))
+    return Halves(
+        tuple(v for v, _, k in rows if k == 0),
+        tuple(v for v, _, k in rows if k == 1),
+        tuple(g for _, g, k in rows if k == 1),
+    )
 
 
 def fit_votes(
