@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from multiprocessing.pool import Pool
 
 import pytest
 import torch
@@ -32,12 +33,6 @@ def own_mapping(one: torch.Tensor) -> bool:
     return bool(ctypes.c_size_t.from_address(one.data_ptr() - 8).value & 2)
 
 
-def in_a_fresh_process(question: Callable[[], list[bool]]) -> list[bool]:
-    """Its answer in a new process, on whose heap nothing large has been freed."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(question)
-
-
 def mapped_around_an_error() -> list[bool]:
     found = []
     try:
@@ -56,6 +51,13 @@ def mapped_after_a_block() -> list[bool]:
     return [*map(own_mapping, some), own_mapping(tensor(256))]
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Pool]:
+    """A new process, on whose heap nothing large has been freed."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool
+
+
 def test_freed_memory_is_kept_in_the_block_and_given_back_at_its_end():
     before = resident_bytes()
     with kept_memory():
@@ -66,9 +68,9 @@ def test_freed_memory_is_kept_in_the_block_and_given_back_at_its_end():
     assert resident_bytes() - before < 100 * _MIB
 
 
-def test_the_setting_ends_with_the_block_even_after_an_error():
-    assert in_a_fresh_process(mapped_around_an_error) == [False, True]
+def test_the_setting_ends_with_the_block_even_after_an_error(fresh: Pool):
+    assert fresh.apply(mapped_around_an_error) == [False, True]
 
 
-def test_after_a_block_only_large_tensors_are_mapped_anew():
-    assert in_a_fresh_process(mapped_after_a_block) == [False] * 8 + [True]
+def test_after_a_block_only_large_tensors_are_mapped_anew(fresh: Pool):
+    assert fresh.apply(mapped_after_a_block) == [False] * 8 + [True]
