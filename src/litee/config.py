@@ -26,6 +26,12 @@ MemberKind = Literal[
     "statistics", "probe", "lora", "joint", "joint-lora", "verdict", "verdict-lora"
 ]
 
+#: Layers of a backbone after which its states are read.
+Depths = int | tuple[int, ...]
+
+#: Groups of text statistics.
+StatisticsGroup = Literal["length", "structure", "wording", "prompt", "ending"]
+
 #: How a pair is written for a backbone: answers apart over one prompt; one sequence per order; such
 #: a sequence with a question at its end.
 Encoder = Literal["tree", "joint", "verdict"]
@@ -67,12 +73,17 @@ class FitSettings(Settings):
         1024, ge=8, description="Text tokens per pair, shared by prompt, A and B."
     )
     prompt_share: float = Field(
-        0.2, gt=0, lt=1, description="The prompt's share of max_tokens; A and B halve the rest."
+        0.2,
+        ge=0,
+        lt=1,
+        description="The prompt's share of max_tokens, A and B halve the rest; 0 hides the prompt.",
     )
-    depth: int | dict[str, int] | Literal["auto"] = Field(
+    depth: Depths | dict[str, Depths] | Literal["auto"] = Field(
         "auto",
-        description="Exit depth: layers of the backbone that are run; a number, one per backbone "
-        "(name: number, in a file), or auto, which probes for it.",
+        description="Depths whose states are read: a number of layers, or several, such as "
+        "12,18,24, for one frozen member at each of them (LoRA is at the deepest, where the "
+        "backbone is left); the same per backbone (name: numbers, in a file); or auto, which "
+        "probes for the best one.",
     )
     probe_pairs: int = Field(
         600, ge=50, description="Pairs that are run through all layers to choose the exit depth."
@@ -82,6 +93,13 @@ class FitSettings(Settings):
     )
     head: Literal["davidson", "rao-kupper"] = Field(
         "davidson", description="Tie model of the tree encoder's heads."
+    )
+    statistics_groups: tuple[StatisticsGroup, ...] = Field(
+        get_args(StatisticsGroup),
+        min_length=1,
+        description="What the statistics member reads: how long answers are, their structure "
+        "(lists, headers, code), their wording, what they share with the prompt, how they end "
+        "(refused, cut short, empty). ending alone is the safest for votes of another source.",
     )
     ridge: tuple[float, ...] = Field(
         (150.0, 500.0, 2000.0, 8000.0),
@@ -115,6 +133,10 @@ class FitSettings(Settings):
     patience: int = Field(2, ge=1, description="Validations without gain before a branch stops.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of the target spread evenly over A, B and tie."
+    )
+    soft_labels: bool = Field(
+        True,
+        description="Learn from every pair's vote shares; false takes the outcome with most votes.",
     )
     pair_weight: Literal["pair", "votes", "prompt"] = Field(
         "prompt",
@@ -170,6 +192,17 @@ class FitSettings(Settings):
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes all usable cores.")
     seed: int = Field(0, ge=0, description="Seed of folds, branches and intervals.")
 
+    def depths_of(self, backbone: str) -> tuple[int, ...] | None:
+        """Depths that were asked for, ascending, of a backbone; None for auto.
+
+        >>> FitSettings(depth=(24, 12)).depths_of("smollm2-135m-instruct")
+        (12, 24)
+        """
+        asked = self.depth[backbone] if isinstance(self.depth, dict) else self.depth
+        if asked == "auto":
+            return None
+        return (asked,) if isinstance(asked, int) else tuple(sorted(asked))
+
     @property
     def tuned(self) -> bool:
         """Whether any member has LoRA branches."""
@@ -195,11 +228,18 @@ class FitSettings(Settings):
 
     @model_validator(mode="after")
     def _depths_agree(self) -> Self:
-        depths = self.depth if isinstance(self.depth, dict) else {"": self.depth}
-        if any(isinstance(d, int) and d < 1 for d in depths.values()):
-            raise ValueError("depth must be 1 or more, or auto")
         if isinstance(self.depth, dict) and set(self.depth) != set(self.backbones):
             raise ValueError(f"depth names {sorted(self.depth)}, but backbones names others")
+        found = [self.depths_of(name) for name in self.backbones]
+        for depths in [depths for depths in found if depths is not None]:
+            if min(depths, default=0) < 1:
+                raise ValueError("depth must be 1 or more, or auto")
+            if len(set(depths)) < len(depths):
+                raise ValueError(f"depth names {list(depths)}, one of them twice")
+            if self.tuned and self.lora_layers > depths[-1]:
+                raise ValueError(
+                    f"lora_layers = {self.lora_layers} is more than depth = {depths[-1]}: lower one"
+                )
         return self
 
     @model_validator(mode="after")
@@ -209,6 +249,8 @@ class FitSettings(Settings):
             raise ValueError(f"members is empty; name one or more of {known}")
         if len(set(self.members)) != len(self.members):
             raise ValueError("members names a kind twice")
+        if len(set(self.statistics_groups)) != len(self.statistics_groups):
+            raise ValueError("statistics_groups names a group twice")
         if len(set(self.backbones)) != len(self.backbones):
             raise ValueError("backbones names a backbone twice")
         if set(self.members) - {"statistics"} and not self.backbones:
@@ -220,10 +262,6 @@ class FitSettings(Settings):
             raise ValueError(
                 f"verdict_shots = {self.verdict_shots}, but no member asks for a verdict: add "
                 "verdict or verdict-lora to members"
-            )
-        if self.tuned and isinstance(self.depth, int) and self.lora_layers > self.depth:
-            raise ValueError(
-                f"lora_layers = {self.lora_layers} is more than depth = {self.depth}: lower one"
             )
         if min(self.ridge) < 0:
             raise ValueError("ridge must not be negative")
@@ -286,7 +324,7 @@ def load_settings(
     place = "command line"
     if file is not None:
         place = str(file)
-        values.update(_read_yaml(file))
+        values.update(read_yaml(file))
     values.update({k: v for k, v in (overrides or {}).items() if v is not None})
     try:
         return kind.model_validate(values)
@@ -294,7 +332,12 @@ def load_settings(
         raise _explain(kind, error, place) from error
 
 
-def _read_yaml(file: Path) -> dict[str, object]:
+def read_yaml(file: Path) -> dict[str, object]:
+    """The `name: value` lines of a file, not checked further.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 from litee.collect.pairs import gather
 from litee.collect.votes import load_votes
 from litee.finetune.members import blend
+from litee.predict.artifact import load_judge_file
 from litee.predict.judge import Judge
+from litee.records import Pair
 
 
 def settings_file(folder: Path, **changes: object) -> Path:
@@ -270,3 +272,36 @@ def test_a_teacher_comes_before_its_pupil(tmp_path, teachers):
     }
     done = litee("study", write_yaml(tmp_path / "tiny.yaml", study), "--out", tmp_path / "out")
     done.refused(2, "name an arm, and one before it or a file")
+
+
+@pytest.mark.parametrize(("groups", "same"), [(["ending", "prompt"], True), (["length"], False)])
+def test_a_statistics_member_reads_its_groups_alone(tmp_path, votes, backbone, quick, groups, same):
+    changes = {"members": ["statistics"], "statistics_groups": groups}
+    out, done = fitted(tmp_path, votes, backbone, **changes)
+    assert done.code == 0, done.err
+    assert load_judge_file(out).members[0].statistics == tuple(groups)
+    short, long = Judge.from_pretrained(out).predict(
+        [
+            Pair("1", ("nothing of it",), ("Fjord.",), ("No fjord.",)),
+            Pair("2", ("nothing of it",), ("Fjord, " * 30 + "fjord.",), ("No fjord.",)),
+        ]
+    )
+    assert (short.probabilities == pytest.approx(long.probabilities, abs=1e-6)) == same
+
+
+def test_majorities_are_learnt_from_and_shares_are_judged_by(tmp_path, backbone, quick):
+    rows = vote_rows()
+    twice = [row | {"annotator": f"other{k}"} for k in "xy" for row in rows]
+    odd = [row | {"annotator": "odd", "winner": "tie"} for row in rows]
+    votes = write_rows(tmp_path / "votes.jsonl", [*twice, *odd])
+    found = {}
+    for soft in (True, False):
+        folder = tmp_path / str(soft)
+        folder.mkdir()
+        changes = {"members": ["statistics"], "soft_labels": soft, "calibration": "none"}
+        out, done = fitted(folder, votes, backbone, **changes)
+        assert done.code == 0, done.err
+        found[soft] = mean_of(out, votes)
+    ties = sum(row["winner"] == "tie" for row in rows) / len(rows)
+    assert found[True][2] == pytest.approx((2 * ties + 1) / 3, abs=0.12)
+    assert found[False][2] == pytest.approx(ties, abs=0.12)

@@ -92,7 +92,8 @@ def test_keep_ends_keeps_a_head_and_a_tail(tokens, count):
     ("tokens", "shares", "words"),
     [
         (7, (0.2, 0.4, 0.4), "max_tokens = 7"),
-        (100, (0.0, 0.5, 0.5), "positive"),
+        (100, (-0.2, 0.6, 0.6), "positive"),
+        (100, (1.0, 0.0, 0.0), "positive"),
         (100, (0.2, 0.4, 0.5), "sum to 1"),
         (100, (0.2, 0.3, 0.5), "shares differ"),
         (100, (float("nan"), 0.4, 0.4), "budget shares|shares differ"),
@@ -103,3 +104,9 @@ def test_impossible_budgets_are_refused_with_a_fix(tokens, shares, words):
     with pytest.raises(ConfigError, match=words) as caught:
         TokenBudget(tokens, shares)
     assert caught.value.fix
+
+
+@given(LENGTHS, st.integers(8, 4096))
+def test_a_hidden_prompt_gets_nothing_and_the_answers_as_if_it_were_not_there(lengths, tokens):
+    hidden = TokenBudget(tokens, (0.0, 0.5, 0.5)).allot(lengths)
+    assert hidden == (0, *share_out(lengths[1:], [1, 1], tokens))

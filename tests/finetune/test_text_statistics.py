@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from litee.finetune.probe import fit_probe, predict_head
 from litee.finetune.statistics import (
     ANSWER_STATISTICS,
+    GROUPS,
     PAIR_STATISTICS,
     answer_statistics,
     pair_statistics,
@@ -151,6 +152,22 @@ def test_states_of_pairs_and_their_swap():
     np.testing.assert_array_equal(
         there.states[there.left][:, own], there.states[there.right][:, own]
     )
+
+
+def test_every_statistic_is_in_one_group():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(ANSWER_STATISTICS + PAIR_STATISTICS)
+
+
+def test_a_group_alone_tells_nothing_of_the_others():
+    long, short = "Yes. " * 40, "No."
+    pair = Pair("1", ("q",), (long.strip(),), (short,))
+    ends = statistics_states([pair], ["ending"])
+    assert ends.states.tolist() == [[0.0, 1.0, 0.0]] * 2  # refusal, ends cleanly, empty
+    whole, some = statistics_states([pair]), statistics_states([pair], ["length", "ending"])
+    names = ANSWER_STATISTICS + PAIR_STATISTICS
+    wanted = [k for k, name in enumerate(names) if name in GROUPS["length"] + GROUPS["ending"]]
+    np.testing.assert_array_equal(some.states, whole.states[:, wanted])
 
 
 def test_a_head_on_statistics_learns_that_longer_wins():

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 @pytest.fixture(scope="module")
 def written(tiny, tmp_path_factory):
     """A judge with a member of every kind."""
-    weights = [0.1, 0.3, 0.3, 0.2, 0.1]
+    weights = [0.1, 0.2, 0.1, 0.1, 0.2, 0.2, 0.1]
     return write_judge(tmp_path_factory.mktemp("judge"), tiny("llama"), weights=weights)
 
 
@@ -252,8 +252,8 @@ DAMAGES = {
     "no members": lambda raw: raw.pop("members"),
     "unknown kind": lambda raw: raw["members"][0].update(kind="oracle"),
     "unknown head": lambda raw: raw["members"][1].update(head="oracle"),
-    "weights off": lambda raw: raw["ensemble"].update(weights=[0.5, 0.1, 0.1, 0.1, 0.1]),
-    "weight NaN": lambda raw: raw["ensemble"].update(weights=[float("nan"), 1, 0, 0, 0]),
+    "weights off": lambda raw: raw["ensemble"].update(weights=[0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
+    "weight NaN": lambda raw: raw["ensemble"].update(weights=[float("nan"), 1, 0, 0, 0, 0, 0]),
     "scale 0": lambda raw: raw["ensemble"]["calibration"].update(scale=0),
     "text in a number": lambda raw: raw["backbones"][0].update(exit_depth="deep"),
     "depth out of range": lambda raw: raw["backbones"][0].update(exit_depth=99),
@@ -267,7 +267,10 @@ DAMAGES = {
         raw["ensemble"]["members"].__setitem__(0, "../members/statistics"),
     ),
     "a name twice": lambda raw: raw["members"][1].update(name="statistics"),
-    "start above the exit": lambda raw: raw["members"][2].update(start_depth=EXIT),
+    "start above the exit": lambda raw: raw["members"][4].update(start_depth=EXIT),
+    "depth above the exit": lambda raw: raw["members"][2].update(depth=EXIT + 1),
+    "depth 0": lambda raw: raw["members"][2].update(depth=0),
+    "a branch with a depth": lambda raw: raw["members"][4].update(depth=EXIT - 1),
     "other classes": lambda raw: raw.update(classes=["b", "a", "tie"]),
 }
 
@@ -341,7 +344,7 @@ class Bomb:
 def test_no_pickle_is_ever_opened(copied, tmp_path, monkeypatch, keep):
     """Beside the safetensors they are passed over, in their place they are refused."""
     folders = [file.parent for file in (copied / "members").rglob("head.safetensors")]
-    assert len(folders) == 7
+    assert len(folders) == 9
     for member in folders:
         for name in ("adapter_model.bin", "head.bin", "head.pt", "pytorch_model.bin"):
             torch.save(Bomb(str(tmp_path / "boom")), member / name)

@@ -100,6 +100,14 @@ def test_an_unknown_depth_is_looked_for_and_spans_a_range():
     assert states.high / states.low > 3
 
 
+def test_several_depths_run_the_deepest_and_fit_a_probe_each():
+    one = steps(expect(settings(depth=10), FOLDS, MACHINE, [measured()]))
+    found = steps(expect(settings(depth=(3, 10, 6)), FOLDS, MACHINE, [measured()]))
+    assert found["tree states of one"] == one["tree states of one"]
+    assert found["LoRA on one"] == one["LoRA on one"]
+    assert found["probe on one"].seconds == pytest.approx(3 * one["probe on one"].seconds)
+
+
 def test_memory_is_the_largest_of_its_moments():
     loading = expect(settings(members=("probe",)), FOLDS, MACHINE, [measured()])
     assert loading.peak_bytes == 10**8 + 3 * 10**7

@@ -37,12 +37,14 @@ PAIRS = (
     Pair("5", ("Same",), ("equal",), ("equal",)),
 )
 
-ALL_MEMBERS = ("statistics", "probe", "lora", "joint", "joint-lora")
+ALL_MEMBERS = ("statistics", "probe", "shallow", "start", "lora", "joint", "joint-lora")
 KINDS = {
     kind: MemberEntry(name=kind, backbone="to be set", **given)
     for kind, given in {
         "statistics": {"kind": "statistics"},
         "probe": {"kind": "probe", "encoder": "tree", "pooling": "last+mean"},
+        "shallow": {"kind": "probe", "encoder": "tree", "pooling": "last+mean", "depth": 2},
+        "start": {"kind": "probe", "encoder": "tree", "pooling": "mean", "depth": START},
         "lora": {
             "kind": "lora",
             "encoder": "tree",
@@ -170,7 +172,7 @@ def _reader(judge, entry, pairs, target):
         model.eval()
         encoded = [encoder(judge, entry.encoder).encode(pair) for pair in pairs]
         sides = [
-            torch.stack([_pooled(model, e.prefix, ids, entry.pooling) for e, ids in side])
+            torch.stack([_pooled(model, e.prefix, ids, entry) for e, ids in side])
             for side in ([(e, e.left) for e in encoded], [(e, e.right) for e in encoded])
         ]
     with torch.inference_mode():
@@ -184,11 +186,11 @@ def encoder(judge, kind):
     return PairEncoder(Template(backbone.tokenizer, "chat"), budget, encoder=kind)
 
 
-def _pooled(model, prefix, ids, pooling):
+def _pooled(model, prefix, ids, entry):
     with torch.inference_mode():
-        states = plain_states(model, [*prefix, *ids])[EXIT][-len(ids) :]
+        states = plain_states(model, [*prefix, *ids])[entry.depth or EXIT][-len(ids) :]
     both = {"last": states[-1], "mean": states.mean(0)}
-    return torch.cat([both[part] for part in pooling.split("+")])
+    return torch.cat([both[part] for part in entry.pooling.split("+")])
 
 
 def joined(file: JudgeFile, members):

@@ -34,8 +34,11 @@ def _list(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _depth(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdigit() else text
+def _depth(text: str | None) -> int | tuple[int, ...] | str | None:
+    parts = [part.strip() for part in (text or "").split(",")]
+    if not all(part.isdigit() for part in parts):
+        return text
+    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
 BudgetOption = Annotated[

@@ -20,8 +20,8 @@ class TokenBudget:
 
     Attributes:
         max_tokens: text tokens of one pair, at least 8.
-        shares: fractions for prompt, A and B; positive, sum 1, equal for A and B so that
-            exchanging the answers exchanges what is kept.
+        shares: fractions for prompt, A and B; sum 1, equal for A and B so that exchanging the
+            answers exchanges what is kept. A prompt with 0 is hidden, whatever is left over.
 
     Raises:
         ConfigError: when a value is out of range.
@@ -36,9 +36,10 @@ class TokenBudget:
                 f"max_tokens = {self.max_tokens} is too small",
                 fix="use 8 or more; 1024 is the default",
             )
-        if not (min(self.shares) > 0 and abs(sum(self.shares) - 1) <= 1e-6):  # NaN fails too
+        positive = self.shares[0] >= 0 and min(self.shares[1:]) > 0
+        if not (positive and abs(sum(self.shares) - 1) <= 1e-6):  # NaN fails too
             raise ConfigError(
-                f"budget shares {self.shares} must be positive and sum to 1",
+                f"budget shares {self.shares} must be positive (0 hides the prompt) and sum to 1",
                 fix="for example 0.2, 0.4, 0.4",
             )
         if self.shares[1] != self.shares[2]:
@@ -60,6 +61,8 @@ class TokenBudget:
         (30, 10, 60)
         >>> TokenBudget(100).allot((5, 90, 90))
         (5, 47, 47)
+        >>> TokenBudget(100, (0.0, 0.5, 0.5)).allot((50, 10, 20))
+        (0, 10, 20)
         """
         kept = share_out(lengths, self.shares, self.max_tokens)
         return kept[0], kept[1], kept[2]
@@ -70,13 +73,13 @@ def share_out(lengths: Sequence[int], shares: Sequence[float], total: int) -> li
 
     Repeats: give every open text its share of what is left; texts that need less take what they
     need and close. Ends after at most as many rounds as there are texts. Fractions are rounded
-    down, so equal texts always get equal amounts.
+    down, so equal texts always get equal amounts. A text whose share is 0 gets nothing.
 
     >>> share_out([3, 50, 50], [1, 1, 1], 43)
     [3, 20, 20]
     """
     kept = [0] * len(lengths)
-    open_texts = set(range(len(lengths)))
+    open_texts = {i for i, share in enumerate(shares) if share > 0}
     left = total
     while open_texts:
         weight = sum(shares[i] for i in open_texts)

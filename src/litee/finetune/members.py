@@ -37,7 +37,8 @@ class Task:
         folds: the split.
         seed: of everything random.
         sources: (pairs,) number of each pair's source, when sources have weights of their own.
-        taught: (pairs, 3) what is learnt from instead of the shares, when there is a teacher.
+        taught: (pairs, 3) what is learnt from instead of the shares: labels that a teacher or a
+            majority has changed.
     """
 
     shares: npt.NDArray[np.float64]
@@ -116,8 +117,22 @@ def make_task(
                 fix="leave it out, or add votes whose source has another name",
             )
         sources = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    taught = None if teacher is None else blend(shares, teacher, settings.teacher_weight)
+    taught = None if settings.soft_labels else majority(shares)
+    if teacher is not None:
+        votes = shares if taught is None else taught
+        taught = blend(votes, teacher, settings.teacher_weight)
     return Task(shares, weights / weights.mean(), folds, settings.seed, sources, taught)
+
+
+def majority(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(n, 3) hard labels: all on the outcome with the largest share, divided where several are.
+
+    >>> majority(np.array([[0.6, 0.4, 0.0], [0.5, 0.0, 0.5]])).tolist()
+    [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]
+    """
+    most = (shares >= shares.max(axis=1, keepdims=True) - 1e-9).astype(np.float64)
+    labels: npt.NDArray[np.float64] = most / most.sum(axis=1, keepdims=True)
+    return labels
 
 
 def blend(

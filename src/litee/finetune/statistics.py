@@ -6,12 +6,13 @@ Length, structure, repetition, overlap with the prompt, refusal. Knows nothing o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from litee.config import StatisticsGroup
 from litee.finetune.probe import PairStates
 from litee.records import Pair
 
@@ -65,6 +66,25 @@ PAIR_STATISTICS = (
     "prompt_code",
     "later_turns",
 )
+
+
+#: Group → its statistics. Every statistic is in one of them.
+GROUPS: Mapping[StatisticsGroup, tuple[str, ...]] = {
+    "length": (
+        *("log_characters", "root_characters", "thousand_characters", "log_words"),
+        *("log_sentences", "log_lines", "length_gap"),
+    ),
+    "structure": ("log_list_items", "log_headers", "log_bold", "has_code", "prompt_code"),
+    "wording": (
+        *("mean_word_length", "digit_share", "capital_share", "non_ascii_share", "log_questions"),
+        *("log_exclamations", "distinct_words", "repeated_trigrams", "word_overlap", "identical"),
+    ),
+    "prompt": (
+        *("prompt_words_used", "answer_words_new", "log_prompt_characters", "prompt_question"),
+        "later_turns",
+    ),
+    "ending": ("refusal", "ends_cleanly", "empty"),
+}
 
 
 def answer_statistics(prompt: Sequence[str], answer: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -152,12 +172,29 @@ def pair_statistics(pair: Pair) -> npt.NDArray[np.float64]:
     )
 
 
-def statistics_states(pairs: Sequence[Pair]) -> PairStates:
+def columns_of(groups: Sequence[StatisticsGroup]) -> list[int]:
+    """Columns of `statistics_states` that belong to some groups, ascending.
+
+    >>> [(ANSWER_STATISTICS + PAIR_STATISTICS)[k] for k in columns_of(["ending"])]
+    ['refusal', 'ends_cleanly', 'empty']
+    """
+    names = ANSWER_STATISTICS + PAIR_STATISTICS
+    return sorted({names.index(name) for group in groups for name in GROUPS[group]})
+
+
+def statistics_states(
+    pairs: Sequence[Pair], groups: Sequence[StatisticsGroup] = tuple(GROUPS)
+) -> PairStates:
     """Statistics as states of a linear head: one row per distinct answer.
 
+    Args:
+        pairs: n pairs.
+        groups: of statistics to read.
+
     Returns:
-        (answers, 23 + 7) states: answer statistics, then the pair's own. The latter are equal on
-        both sides, so they cancel in the reward and reach the tie score alone.
+        (answers, 23 + 7) states when all groups are read: answer statistics, then the pair's own.
+        The latter are equal on both sides, so they cancel in the reward and reach the tie score
+        alone.
     """
     rows: list[npt.NDArray[np.float64]] = []
     for pair in pairs:
@@ -165,4 +202,5 @@ def statistics_states(pairs: Sequence[Pair]) -> PairStates:
         rows.append(np.concatenate([answer_statistics(pair.prompt, pair.response_a), own]))
         rows.append(np.concatenate([answer_statistics(pair.prompt, pair.response_b), own]))
     index = np.arange(2 * len(pairs), dtype=np.int64)
-    return PairStates(np.stack(rows).astype(np.float32), index[::2], index[1::2])
+    states = np.stack(rows)[:, columns_of(groups)]
+    return PairStates(states.astype(np.float32), index[::2], index[1::2])

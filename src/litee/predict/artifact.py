@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from litee.config import Encoder
+from litee.config import Encoder, StatisticsGroup
 from litee.errors import ModelError
 from litee.predict.ensemble import Ensemble
 from litee.predict.familiar import Familiar
@@ -67,7 +67,9 @@ class MemberEntry(_Entry):
         backbone: name of its backbone, None for statistics.
         head: davidson, rao-kupper, joint or verdict.
         pooling: what of an answer's states the head reads.
+        depth: layers below the frozen states it reads; None for all that are run.
         start_depth: frozen layers below a LoRA branch, None for the others.
+        statistics: groups of text statistics that a statistics member reads; empty for all.
         branches: folders of a LoRA member's branches below its own; their logits are averaged.
         held_out_log_loss: out-of-fold log loss per pair when it was fitted.
         best_steps: step at which each branch stopped; 0 means that it stayed its probe.
@@ -79,7 +81,9 @@ class MemberEntry(_Entry):
     backbone: str | None = None
     head: Literal["davidson", "rao-kupper", "joint", "verdict"] = "davidson"
     pooling: Literal["last", "mean", "last+mean"] = "last"
+    depth: int | None = None
     start_depth: int | None = None
+    statistics: tuple[StatisticsGroup, ...] = ()
     branches: tuple[str, ...] = ()
     held_out_log_loss: float | None = None
     best_steps: tuple[int, ...] = ()
@@ -118,14 +122,22 @@ class JudgeFile(_Entry):
                 raise ValueError(f"member {member.name} is {member.kind} with {member.branches}")
             if any(not re.fullmatch(r"[A-Za-z0-9]+", name) for name in member.branches):
                 raise ValueError(f"member {member.name} has a branch with no proper name")
-            start = -1 if member.start_depth is None else member.start_depth
-            if member.kind == "lora" and not 0 <= start < depths[member.backbone]:
-                raise ValueError(f"start_depth of {member.name} is not below its exit depth")
+            _check_depths(member, depths[member.backbone])
         return self
 
     def backbone(self, name: str) -> BackboneEntry:
         """The entry of a backbone."""
         return next(b for b in self.backbones if b.name == name)
+
+
+def _check_depths(member: MemberEntry, exit_depth: int) -> None:
+    start = -1 if member.start_depth is None else member.start_depth
+    if member.kind == "lora" and not 0 <= start < exit_depth:
+        raise ValueError(f"start_depth of {member.name} is not below its exit depth")
+    if member.depth is None:
+        return
+    if member.kind == "lora" or not 0 < member.depth <= exit_depth:
+        raise ValueError(f"depth = {member.depth} of {member.name} is not one of frozen states")
 
 
 def save_judge_file(judge: JudgeFile, folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from litee.config import ENCODER_MEMBERS, Encoder, FitSettings
+from litee.config import ENCODER_MEMBERS, Encoder, FitSettings, MemberKind
 from litee.encode.budget import TokenBudget
 from litee.encode.forest import Forest, PairEncoder, grow
 from litee.encode.templates import Template
@@ -52,14 +52,19 @@ class DepthSearch:
     Attributes:
         backbone: its name.
         points: (layers, log loss) pairs; empty when the depth was given.
-        exit_depth: the depth with the lowest loss, or the one that was asked for.
+        taken: the depth with the lowest loss, or those that were asked for, ascending.
         layers: of the whole backbone.
     """
 
     backbone: str
     points: tuple[tuple[int, float], ...]
-    exit_depth: int
+    taken: tuple[int, ...]
     layers: int
+
+    @property
+    def exit_depth(self) -> int:
+        """The deepest: layers that are run."""
+        return self.taken[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,36 +188,33 @@ class BackboneFit:
         )
         for kind in ENCODER_MEMBERS:
             if self.settings.encodes(kind):
-                self._encoder_members(backbone, kind, members)
+                self._encoder_members(backbone, kind, search.taken, members)
 
-    def _encoder_members(self, backbone: Backbone, kind: Encoder, members: Members) -> None:
+    def _encoder_members(
+        self, backbone: Backbone, kind: Encoder, depths: Sequence[int], members: Members
+    ) -> None:
+        """A member on the frozen states of every depth, and the LoRA member on the deepest."""
         frozen, tuned = ENCODER_MEMBERS[kind]
-        head: HeadName = self.tree_head if kind == "tree" else kind
-        pooling = "last" if kind == "verdict" else self.settings.pooling
         forest = grow([self._encoder(backbone, kind).encode(pair) for pair in self.pairs])
         members.cuts[f"{self.folder.name} ({kind})"] = _cut(forest, self.settings.max_tokens)
-        depth = backbone.trunk.depth
-        store = PooledStore(backbone, [depth], cache_bytes=self.settings.cache_bytes)
+        store = PooledStore(backbone, depths, cache_bytes=self.settings.cache_bytes)
         title = f"{self.slug}: {'answers' if kind == 'tree' else f'{kind} sequences'}"
         states = store.compute(forest, title=title, deadline=self.deadline)
         self._count(f"states-{kind}-{self.slug}", store)
-        flat = states[:, 0][:, list(POOLINGS[pooling])].reshape(len(states), -1)
-        data = PairStates(flat, forest.left, forest.right)
-        entry = MemberEntry(
-            name=f"{frozen}-{self.slug}",
-            kind="probe",
-            encoder=kind,
-            backbone=self.folder.name,
-            head=head,
-            pooling=pooling,
-        )
         fixed, ridge = None, 0.0
         if kind == "verdict":
             fixed = verdict_head(backbone, self._encoder(backbone, kind).template)
-        if frozen in self.settings.members:
+        for number, depth in enumerate(depths):
+            entry = self._entry(frozen, kind, None if depth == depths[-1] else depth)
+            columns = list(POOLINGS[entry.pooling])
+            flat = states[:, number][:, columns].reshape(len(states), -1)
+            data = PairStates(flat, forest.left, forest.right)
+            if frozen not in self.settings.members:
+                continue
             if fixed is None:
+                ridges, head = self.settings.ridge, entry.head
                 fitted = fit_probe_member(
-                    entry.name, data, self.task, run=self.run, ridges=self.settings.ridge, head=head
+                    entry.name, data, self.task, run=self.run, ridges=ridges, head=head
                 )
                 ridge = fitted.ridge
             else:
@@ -221,6 +223,18 @@ class BackboneFit:
         if tuned in self.settings.members:
             entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
             self._branches(backbone, forest, data, entry, start=fixed or ridge, members=members)
+
+    def _entry(self, member: MemberKind, kind: Encoder, depth: int | None) -> MemberEntry:
+        """A member on frozen states; `depth` is None at the exit."""
+        return MemberEntry(
+            name=member + ("" if depth is None else f"-depth{depth}") + f"-{self.slug}",
+            kind="probe",
+            encoder=kind,
+            backbone=self.folder.name,
+            head=self.tree_head if kind == "tree" else kind,
+            pooling="last" if kind == "verdict" else self.settings.pooling,
+            depth=depth,
+        )
 
     def _branches(
         self,
@@ -264,11 +278,11 @@ class BackboneFit:
         file = self.run.path / "run" / f"depth-{self.slug}.json"
 
         def work() -> int:
-            asked = self.settings.depth
-            if asked != "auto" or self.settings.encodes("verdict"):
+            asked = self.settings.depths_of(self.folder.name)
+            if asked is not None or self.settings.encodes("verdict"):
                 layers = count_layers(self.folder)
-                depth = self._asked_depth(layers)
-                write_json(file, {"points": [], "exit": depth, "layers": layers})
+                taken = self._asked_depths(asked, layers)
+                write_json(file, {"points": [], "taken": taken, "layers": layers})
                 return 0
             backbone = self._load(None)
             layers = backbone.layers
@@ -291,30 +305,30 @@ class BackboneFit:
             )
             best = depths[int(np.argmin(losses))]
             points = [[d, round(x, 6)] for d, x in zip(depths, losses, strict=True)]
-            write_json(file, {"points": points, "exit": best, "layers": layers})
+            write_json(file, {"points": points, "taken": [best], "layers": layers})
             return store.tokens_run
 
         self.run.run(f"depth-{self.slug}", work)
         found = json.loads(file.read_text(encoding="utf-8"))
         points = tuple((int(d), float(x)) for d, x in found["points"])
-        return DepthSearch(self.folder.name, points, int(found["exit"]), int(found["layers"]))
+        taken = tuple(map(int, found["taken"]))
+        return DepthSearch(self.folder.name, points, taken, int(found["layers"]))
 
-    def _asked_depth(self, layers: int) -> int:
-        """The depth of the settings; all layers where a verdict is asked for.
+    def _asked_depths(self, asked: tuple[int, ...] | None, layers: int) -> list[int]:
+        """The depths of the settings; all layers where a verdict is asked for.
 
         Raises:
             ConfigError: a verdict below the last layer.
         """
-        asked = self.settings.depth
-        depth = asked[self.folder.name] if isinstance(asked, dict) else asked
-        if depth == "auto":
-            return layers
-        if self.settings.encodes("verdict") and depth != layers:
+        if asked is None:
+            return [layers]
+        shown = ", ".join(map(str, asked))
+        if self.settings.encodes("verdict") and asked != (layers,):
             raise ConfigError(
-                f"depth = {depth}, but verdict members read the last layer of {self.folder.name}",
+                f"depth = {shown}, but verdict members read the last layer of {self.folder.name}",
                 fix=f"use --depth {layers}, or leave verdict and verdict-lora out of --members",
             )
-        return depth
+        return list(asked)
 
     def _load(self, depth: int | None) -> Backbone:
         dtype = getattr(torch, self.dtype)

@@ -32,7 +32,7 @@ from litee.finetune.device import (
 )
 from litee.finetune.heap import give_back_memory
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
-from litee.finetune.statistics import statistics_states
+from litee.finetune.statistics import GROUPS, statistics_states
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
 from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug
 from litee.predict.calibration import Floats
@@ -183,10 +183,16 @@ def _fit_members(
 ) -> Members:
     members = Members()
     if "statistics" in settings.members:
-        entry = MemberEntry(name="statistics", kind="statistics", head=settings.head)
+        groups = settings.statistics_groups
+        entry = MemberEntry(
+            name="statistics",
+            kind="statistics",
+            head=settings.head,
+            statistics=() if set(groups) == set(GROUPS) else groups,
+        )
         fitted = fit_probe_member(
             entry.name,
-            statistics_states(pairs),
+            statistics_states(pairs, groups),
             task,
             run=run,
             ridges=settings.ridge,

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from litee.config import Device
 from litee.errors import ModelError
-from litee.finetune.statistics import statistics_states
+from litee.finetune.statistics import GROUPS, statistics_states
 from litee.predict.artifact import JudgeFile, load_judge_file
 from litee.predict.calibration import Floats
 from litee.predict.runner import (
@@ -138,8 +138,9 @@ class Judge:
     ) -> dict[str, MemberOutput]:
         outputs: dict[str, MemberOutput] = {}
         if self._statistics:
-            data = statistics_states(pairs)
             for member in self._statistics:
+                groups = member.entry.statistics or tuple(GROUPS)
+                data = statistics_states(pairs, groups)
                 cut = np.zeros((len(pairs), 3), dtype=np.int64)
                 outputs[member.entry.name] = head_output(member.readers[0].head, data, cut)
         for runner in self._runners:

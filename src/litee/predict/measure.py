@@ -132,10 +132,10 @@ def _backbone(
 
 def _loaded_depth(name: str, settings: FitSettings, timed: int) -> int | None:
     """As many layers as the fit itself will load, and enough to be timed."""
-    depth = settings.depth
-    if isinstance(depth, dict):
-        depth = depth[name]
-    return None if depth == "auto" else max(depth, settings.lora_layers + 1, min(depth, timed))
+    asked = settings.depths_of(name)
+    if asked is None:
+        return None
+    return max(asked[-1], settings.lora_layers + 1, min(asked[-1], timed))
 
 
 def _tokens(
@@ -146,11 +146,9 @@ def _tokens(
     forest = grow(encoded)
     sample = grow([encoded[k] for k in sample_pairs(len(pairs), settings)])
     kept = 0
-    depth = settings.depth
-    if isinstance(depth, dict):
-        depth = depth[backbone.folder.name]
-    if isinstance(depth, int) and settings.dtype != "int8":
-        kept = PooledStore(backbone, [depth]).kept_tokens(forest)
+    asked = settings.depths_of(backbone.folder.name)
+    if asked is not None and settings.dtype != "int8":
+        kept = PooledStore(backbone, asked).kept_tokens(forest)
     tokens = Tokens(
         encoder=kind,
         pairs=len(pairs),

@@ -205,13 +205,12 @@ def _step(stage: str, seconds: float, spread: float, why: str) -> Step:
 
 def _exit(backbone: Measured, settings: FitSettings) -> tuple[int, int, int]:
     """Expected, lowest and highest exit depth."""
-    asked = settings.depth
     if settings.encodes("verdict"):
         return backbone.layers, backbone.layers, backbone.layers
-    if asked == "auto":
+    asked = settings.depths_of(backbone.name)
+    if asked is None:
         return round(backbone.layers * 2 / 3), backbone.layers // 3, backbone.layers
-    depth = asked[backbone.name] if isinstance(asked, dict) else asked
-    return depth, depth, depth
+    return asked[-1], asked[-1], asked[-1]
 
 
 def _backbone_steps(backbone: Measured, settings: FitSettings, folds: Folds) -> Iterator[Step]:
@@ -237,6 +236,7 @@ def _backbone_steps(backbone: Measured, settings: FitSettings, folds: Folds) -> 
         if tokens.encoder != "verdict":
             fits = folds.count * (1 + (len(settings.ridge) if len(settings.ridge) > 1 else 0)) + 1
             share = (folds.count - 1) / folds.count
+            fits *= len(settings.depths_of(name) or (depth,))
             why = f"{fits} fits of {tokens.pairs:,} pairs"
             probe = "probe" if tokens.encoder == "tree" else "joint probe"
             yield _step(f"{probe} on {name}", fits * share * backbone.probe, 0.4, why)

@@ -90,7 +90,7 @@ def export_reward(judge: Path, out: Path, *, member: str = "") -> Exported:
     file = load_judge_file(judge)
     chosen = _choose(file, judge, member)
     entry = file.backbone(str(chosen.backbone))
-    backbone = _backbone(entry)
+    backbone = _backbone(entry, chosen.depth or entry.exit_depth)
     own = judge / "members" / chosen.name
     own = own / chosen.branches[0] if chosen.branches else own
     head = cast(RewardHead, load_head(chosen.head, own / "head.safetensors"))
@@ -116,7 +116,7 @@ def export_reward(judge: Path, out: Path, *, member: str = "") -> Exported:
     return Exported(out, chosen.name, difference)
 
 
-def _backbone(entry: BackboneEntry) -> Backbone:
+def _backbone(entry: BackboneEntry, depth: int) -> Backbone:
     found = find_backbone(entry.name)
     if found.sha256 != entry.sha256:
         raise ModelError(
@@ -124,7 +124,7 @@ def _backbone(entry: BackboneEntry) -> Backbone:
             place=entry.name,
             fix="get the same revision of the backbone, or fit the judge again",
         )
-    return load_backbone(found, depth=entry.exit_depth, dtype=torch.float32)
+    return load_backbone(found, depth=depth, dtype=torch.float32)
 
 
 def _choose(file: JudgeFile, judge: Path, wanted: str) -> MemberEntry:

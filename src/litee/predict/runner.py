@@ -50,6 +50,10 @@ class MemberOutput:
     cut: npt.NDArray[np.int64]
 
 
+#: Where states come from: an adapter, None for the frozen layers, and a depth.
+Place = tuple[str | None, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """A head, and the adapter whose states it reads; None for the frozen states."""
@@ -69,6 +73,10 @@ class LoadedMember:
     def columns(self) -> list[int]:
         """Which of (last, mean) the heads read."""
         return list(POOLINGS[self.entry.pooling])
+
+    def place(self, reader: Reader, exit_depth: int) -> Place:
+        """Where one of its readers finds its states."""
+        return reader.adapter, self.entry.depth or exit_depth
 
 
 class BackboneRunner:
@@ -124,29 +132,35 @@ class BackboneRunner:
         for kind, encoder in self.encoders.items():
             forest = grow([encoder.encode(pair) for pair in pairs])
             members = [m for m in self.members if m.entry.encoder == kind]
+            wanted = list(
+                dict.fromkeys(m.place(r, self.entry.exit_depth) for m in members for r in m.readers)
+            )
             frozen = keep_states and self.adapters is None
-            states = self._kept(forest) if frozen else self._states(forest, members)
+            states = self._kept(forest, wanted) if frozen else self._states(forest, wanted)
             for member in members:
                 found = []
                 for reader in member.readers:
-                    own = states[reader.adapter][:, member.columns].reshape(len(forest.leaves), -1)
+                    place = member.place(reader, self.entry.exit_depth)
+                    own = states[place][:, member.columns].reshape(len(forest.leaves), -1)
                     data = PairStates(own, forest.left, forest.right)
                     found.append(head_output(reader.head, data, forest.cut))
                 outputs[member.entry.name] = bagged(found)
         return outputs
 
-    def _kept(self, forest: Forest) -> dict[str | None, npt.NDArray[np.float32]]:
-        store = PooledStore(self.backbone, [self.entry.exit_depth])
-        return {None: store.compute(forest, title=f"answers through {self.entry.name}")[:, 0]}
+    def _kept(
+        self, forest: Forest, wanted: Sequence[Place]
+    ) -> dict[Place, npt.NDArray[np.float32]]:
+        store = PooledStore(self.backbone, [depth for _, depth in wanted])
+        states = store.compute(forest, title=f"answers through {self.entry.name}")
+        return {(None, depth): states[:, k] for k, depth in enumerate(store.depths)}
 
     def _states(
-        self, forest: Forest, members: Sequence[LoadedMember]
-    ) -> dict[str | None, npt.NDArray[np.float32]]:
-        """Adapter (None: frozen) → (leaves, 2, hidden) states at the exit depth."""
+        self, forest: Forest, wanted: Sequence[Place]
+    ) -> dict[Place, npt.NDArray[np.float32]]:
+        """Place → (leaves, 2, hidden) states there."""
         trunk = self.backbone.trunk
-        wanted = list(dict.fromkeys(r.adapter for m in members for r in m.readers))
         shape = (len(forest.leaves), 2, trunk.hidden_size)
-        found = {adapter: np.zeros(shape, dtype=np.float32) for adapter in wanted}
+        found = {place: np.zeros(shape, dtype=np.float32) for place in wanted}
         packs = pack_leaves(forest, range(len(forest.leaves)), pack_tokens(trunk.device))
         some = passes_at_once()
         for first in range(0, len(packs), some):
@@ -161,18 +175,23 @@ class BackboneRunner:
 
     @torch.inference_mode()
     def _frozen(
-        self, forest: Forest, found: dict[str | None, npt.NDArray[np.float32]], pack: Pack
+        self, forest: Forest, found: dict[Place, npt.NDArray[np.float32]], pack: Pack
     ) -> Tensor | None:
-        """States of the frozen reader, put into `found`; those that branches start from."""
-        trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
+        """States of the frozen readers, put into `found`; those that branches start from."""
+        trunk = self.backbone.trunk
         trees = lay_out(forest, pack, trunk.device)
-        start, below = 0, None
-        if self.adapters is not None and any(name is not None for name in found):
+        depths = [depth for adapter, depth in found if adapter is None]
+        start, below, states = 0, None, {}
+        if self.adapters is not None and any(adapter is not None for adapter, _ in found):
             start = self.adapters.start
-            below = trunk.run(trees, depths=[start])[start]
-        if None in found:
-            top = trunk.run(trees, start=start, states=below, depths=[exit_depth])[exit_depth]
-            found[None][list(trees.leaves)] = pooled(top, trees).cpu().numpy()
+            states = trunk.run(trees, depths=[*(d for d in depths if d < start), start])
+            below = states[start]
+        above = [depth for depth in depths if depth > start]
+        if above:
+            states = states | trunk.run(trees, start=start, states=below, depths=above)
+        for depth in depths:
+            rows = pooled(states[depth], trees).cpu().numpy()
+            found[None, depth][list(trees.leaves)] = rows
         return below
 
     @torch.inference_mode()
@@ -181,11 +200,11 @@ class BackboneRunner:
         forest: Forest,
         pack: Pack,
         below: Tensor,
-        found: dict[str | None, npt.NDArray[np.float32]],
+        found: dict[Place, npt.NDArray[np.float32]],
     ) -> None:
         """All branches of a pack, as many in one pass as memory is meant for."""
         trunk, exit_depth = self.backbone.trunk, self.entry.exit_depth
-        names_of = [name for name in found if name is not None]
+        names_of = [name for name, _ in found if name is not None]
         size = max(1, pass_tokens(trunk.device) // pack_tokens(trunk.device))
         for first in range(0, len(names_of), size):
             assert self.adapters is not None
@@ -198,7 +217,7 @@ class BackboneRunner:
                 )[exit_depth]
             rows = pooled(top, copies).cpu().numpy().reshape(len(names), -1, 2, trunk.hidden_size)
             for name, values in zip(names, rows, strict=True):
-                found[name][list(copies.leaves[: len(values)])] = values
+                found[name, exit_depth][list(copies.leaves[: len(values)])] = values
 
 
 def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> PairEncoder:

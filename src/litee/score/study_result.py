@@ -114,7 +114,7 @@ def as_result(
         "votes": evaluation.votes,
         "prompt_groups": evaluation.groups,
         "weights": dict(zip(result.names, result.joined.ensemble.weights, strict=True)),
-        "exit_depth": {d.backbone: d.exit_depth for d in result.depths},
+        "depths": {d.backbone: list(d.taken) for d in result.depths},
         "stages": dict(result.receipt.stages),
     }
     return new_result(
