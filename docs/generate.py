@@ -30,6 +30,7 @@ from litee.encode.retrieval import SearchSettings
 from litee.finetune.chat_settings import DpoSettings, OnlineSettings, SftSettings
 from litee.predict.generation_settings import GenerateSettings
 from litee.rundir import write_text
+from litee.score.demonstration_settings import ArmSettings, DemonstrationStudySettings
 from litee.score.headlines import headlines
 from litee.score.llm_judge_settings import LlmJudgeSettings
 from litee.score.results import Result, read_result, render_results
@@ -180,6 +181,16 @@ def settings_page() -> str:
         "A study is a YAML file for `litee study`; see [studies.md](studies.md).",
         "",
         *_settings_table(study, {}),
+        "",
+        "## Settings of a study of demonstrations",
+        "",
+        "Of a study of `kind: demonstrations`; see [studies.md](studies.md#demonstrations).",
+        "",
+        *_settings_table(DemonstrationStudySettings, {}),
+        "",
+        "Each of its arms:",
+        "",
+        *_settings_table(ArmSettings, {}),
     ]
     for command, kind in MORE_SETTINGS.items():
         lines += ["", f"## Settings of `{command}`", ""]

@@ -2,10 +2,9 @@
 
     python experiments/tuning/prompts.py DATA OUT
 
-writes OUT/test.jsonl (the first turns of the 80 MT-Bench questions), OUT/dialogues.jsonl (both
-turns of every second of them) and OUT/train.jsonl (the instructions of the self-instruct seed
-tasks, the Vicuna questions, the ELI5 questions, shuffled). A training prompt that is a near
-duplicate of a test prompt is left out and counted.
+writes OUT/test.jsonl (the first turns of the 80 MT-Bench questions) and OUT/train.jsonl (the
+instructions of the self-instruct seed tasks, the Vicuna questions, the ELI5 questions, shuffled). A
+training prompt that is a near duplicate of a test prompt is left out and counted.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ def main(arguments: list[str]) -> int:
     data, out = map(Path, arguments)
     questions = load_pairs(data / "votes/mt_bench_human.jsonl.gz")
     test = distinct(p.prompt[0] for p in questions)
-    both = {p.prompt[0].strip(): [t.strip() for t in p.prompt] for p in questions if p.prompt[1:]}
     train = [text for text in distinct(candidates(data)) if len(text) <= LONGEST]
     texts = [*test, *train]
     pairs = [Pair(str(k), (text,), ("",), ("",)) for k, text in enumerate(texts)]
@@ -48,11 +46,6 @@ def main(arguments: list[str]) -> int:
     for name, chosen in (("test", test), ("train", kept)):
         lines = [json.dumps({"id": f"{name}-{k}", "prompt": t}) for k, t in enumerate(chosen)]
         write_text(out / f"{name}.jsonl", "\n".join(lines) + "\n")
-    dialogues = [
-        json.dumps({"id": f"dialogue-{k}", "prompt": both[text]})
-        for k, text in enumerate(test[::2])
-    ]
-    write_text(out / "dialogues.jsonl", "\n".join(dialogues) + "\n")
     left_out = len(train) - len(kept)
     sys.stdout.write(
         f"{len(test)} test prompts, {len(kept)} training prompts; {left_out} left out as near "

@@ -19,6 +19,7 @@ from statistics import fmean
 from scipy.stats import linregress
 
 from litee.rundir import Json, Receipt
+from litee.score.demonstration_arms import thinned
 from litee.score.results import new_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,12 +131,6 @@ def rewarded(curve: list[Json]) -> dict[str, float]:
         "kl_last": fmean(point["kl"] for point in tail),
         "cut_answers": fmean(point["completions/clipped_ratio"] for point in curve),
     }
-
-
-def thinned(curve: list[Json], count: int = 60) -> list[Json]:
-    """At most `count` points of a curve, the last one among them."""
-    step = max(1, -(-len(curve) // count))
-    return curve[::-1][::step][::-1]
 
 
 def _rows(path: Path) -> list[dict[str, Json]]:

@@ -3,8 +3,8 @@
 #
 #   bash experiments/tuning/run.sh EXPERIMENT
 #
-# EXPERIMENT is best_of_n, sft_gemma, sft_preferred, sft_strong, sft_smollm2, quality, diversity, quantity, multiturn,
-# safety, format, dpo, grpo or all.
+# EXPERIMENT is best_of_n, sft_gemma, sft_preferred, sft_strong, sft_smollm2, dpo, grpo or all, which also runs the studies
+# of demonstrations, experiments/lima_*.yaml (`litee study FILE` runs one of them).
 #
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
@@ -24,7 +24,8 @@ export OMP_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
 mkdir -p "$runs"
 
 if [[ $what == all ]]; then
-  for one in best_of_n sft_gemma sft_preferred sft_strong dpo quality diversity quantity multiturn safety format grpo sft_smollm2; do bash "$0" "$one"; done
+  for one in best_of_n sft_gemma sft_preferred sft_strong dpo grpo sft_smollm2; do bash "$0" "$one"; done
+  for study in experiments/lima_*.yaml; do $litee study "$study" --data "$data"; done
   exit
 fi
 mkdir -p "$runs/$what"
@@ -36,16 +37,12 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
   --backbone smollm2-135m-instruct --members probe --depth 24 --threads "$threads"
 [[ -f $runs/independent/receipt.json ]] || $litee fit "$runs/votes/test.jsonl" --out "$runs/independent" \
   --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
-[[ -f $runs/prompts/dialogues.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
+[[ -f $runs/prompts/train.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
-# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, or to those that its name ends in
+# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, long ones when its name ends so
 answer() {
   local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160 many=()
-  case $1 in
-    *.dialogues) prompts=$runs/prompts/dialogues.jsonl ;;
-    *.safety | *.format) prompts=examples/${1##*.}_prompts.jsonl samples=5 length=96 ;;
-    *.long) length=512 ;;
-  esac
+  [[ $1 != *.long ]] || length=512
   [[ $samples == 1 && $length -lt 512 ]] || many=(--dtype bfloat16 --max-batch 80)
   mkdir -p "$runs/answers"
   [[ -f $file ]] || $litee generate "$prompts" --backbone "$2" --name "$1" --max-new-tokens "$length" \
@@ -70,30 +67,8 @@ sft() {
   $litee tune sft "$2" --config "$here/$3.yaml" --out "$runs/$1/run" --threads "$threads" --resume "${@:4}"
 }
 
-# arm NAME DEMONSTRATIONS [OPTIONS]: tuned on few demonstrations, and its answers
-arm() {
-  [[ -f $runs/arms/$1/receipt.json ]] ||
-    $litee tune sft "$2" --config $here/arms.yaml --out "$runs/arms/$1" --threads "$threads" --resume "${@:3}"
-  answer "$1" gemma-3-270m --adapter "$runs/arms/$1/adapter"
-}
-
-# chosen NAME NUMBER FILES [OPTIONS]: demonstrations, none of them near a test prompt
-chosen() {
-  mkdir -p "$runs/chosen"
-  [[ -f $runs/chosen/$1.jsonl ]] || $litee curate "${@:3}" --n "$2" --out "$runs/chosen/$1.jsonl" \
-    --against "$runs/prompts/test.jsonl" --max-chars 1200
-}
-
-# study RESULT FIRST SECOND: the first arm's win rate over the second, on whatever prompts they answered
-study() {
-  compared "$2" "$3" "$runs/$what/compared"
-  $python $here/record.py "$1" "$runs/arms/${2%.dialogues}" "$runs/$what/compared" "$runs/answers/$2.jsonl" "$runs/$what/cpu.txt"
-}
-
 seeds=$runs/seeds.jsonl
 [[ -f $seeds ]] || $litee data demonstrations "$data/demonstrations/self_instruct_seed_tasks.jsonl.gz" --out "$seeds"
-travel=$runs/travel.jsonl # as many of another kind: dialogues about travel, with documents
-[[ -f $travel ]] || $litee data demonstrations "$data/travel/dstc11" --n 162 --out "$travel"
 base=$(sed -n 's/^backbone: //p' "$here/$what.yaml" 2>/dev/null || true)
 case $what in
   best_of_n)
@@ -128,49 +103,6 @@ case $what in
     exit ;;
   sft_*)
     sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;
-  quality) # chosen against random: as many demonstrations, as many steps
-    chosen facility 96 "$seeds" "$travel" --strategy facility
-    chosen random 96 "$seeds" "$travel" --strategy random
-    arm facility "$runs/chosen/facility.jsonl"
-    arm random "$runs/chosen/random.jsonl"
-    study lima_quality facility random
-    exit ;;
-  diversity) # two sources against one
-    chosen random 96 "$seeds" "$travel" --strategy random
-    chosen seeds 96 "$seeds" --strategy random
-    arm random "$runs/chosen/random.jsonl"
-    arm seeds "$runs/chosen/seeds.jsonl"
-    study lima_diversity random seeds
-    exit ;;
-  quantity) # twice as many against half, read twice: as many steps
-    chosen seeds 96 "$seeds" --strategy random
-    chosen half 48 "$seeds" --strategy random
-    arm seeds "$runs/chosen/seeds.jsonl"
-    arm half "$runs/chosen/half.jsonl" --num-train-epochs 2
-    study lima_quantity seeds half
-    exit ;;
-  multiturn) # thirty dialogues among them against none, on prompts of two turns
-    chosen seeds 96 "$seeds" --strategy random
-    chosen chains 96 "$seeds" "$travel" --strategy random --quota source:dstc11=30-30
-    arm seeds "$runs/chosen/seeds.jsonl"
-    arm chains "$runs/chosen/chains.jsonl"
-    for name in seeds chains; do
-      answer "$name.dialogues" gemma-3-270m --adapter "$runs/arms/$name/adapter"
-    done
-    study lima_multiturn chains.dialogues seeds.dialogues
-    exit ;;
-  safety | format) # thirteen demonstrations of refusing, or of keeping to a form, among as many
-    chosen seeds 96 "$seeds" --strategy random
-    chosen "$what" 96 "$seeds" "examples/${what}_demonstrations.jsonl" --strategy random \
-      --quota "source:litee/$what=13-13" --against "examples/${what}_prompts.jsonl"
-    arm seeds "$runs/chosen/seeds.jsonl"
-    arm "$what" "$runs/chosen/$what.jsonl"
-    for name in seeds "$what"; do
-      answer "$name.$what" gemma-3-270m --adapter "$runs/arms/$name/adapter"
-    done
-    $python $here/checks.py --record "lima_$what" "$runs/answers/$what.$what.jsonl" \
-      "$runs/answers/seeds.$what.jsonl" "$runs/arms/$what"
-    exit ;;
   dpo) # on the model's own samples, the judge's best against its worst
     [[ -f $runs/dpo/samples.jsonl ]] || $litee generate "$runs/prompts/train.jsonl" --backbone "$base" \
       --best-of 4 --judge "$runs/judge" --all --preset plain --temperature 0.9 --top-p 0.95 --max-new-tokens 96 \

@@ -85,6 +85,7 @@ def test_every_command_and_option_is_on_the_page():
 
 
 def test_settings_page_has_every_setting_with_its_default():
+    from litee.score.demonstration_settings import ArmSettings, DemonstrationStudySettings
     from litee.score.study_settings import StudySettings
 
     generate = _generate()
@@ -92,7 +93,8 @@ def test_settings_page_has_every_setting_with_its_default():
     for line in generate.settings_page().splitlines():
         if line.startswith("| `"):
             rows.setdefault(line.split("|")[1].strip().strip("`"), line)
-    kinds = (FitSettings, StudySettings, *generate.MORE_SETTINGS.values())
+    studies = (StudySettings, DemonstrationStudySettings, ArmSettings)
+    kinds = (FitSettings, *studies, *generate.MORE_SETTINGS.values())
     assert {name for kind in kinds for name in kind.model_fields} == set(rows)
     assert rows["max_tokens"].split(" | ")[1:4] == ["`1024`", "whole number ≥ 8", "`--max-tokens`"]
     assert rows["template"].split(" | ")[2] == "`auto`, `chat`, `plain`"
@@ -280,7 +282,7 @@ def test_commands_in_running_text_exist():
 
 
 def test_experiments_load():
-    from litee.score.study_settings import StudySettings
+    from litee.score.study_parts import load_part
 
     files = sorted(ROOT.glob("experiments/**/*.y*ml"))
     settings = {"paper", "travel", "tuning"}  # settings of commands, not studies
@@ -289,25 +291,24 @@ def test_experiments_load():
     for file in ROOT.glob("experiments/paper/*.yaml"):
         assert load_settings(FitSettings, file).dtype == "nf4"
     for file in files:
-        study = load_settings(StudySettings, file)
-        assert load_settings(FitSettings, None, study.settings).folds >= 2
-        assert file.stem == study.name
+        assert file.stem == load_part(file).study.name
 
 
-def test_yaml_in_the_pages_loads():
-    from litee.score.study_settings import StudySettings
+def test_yaml_in_the_pages_loads(tmp_path):
+    from litee.score.study_parts import load_part
 
     blocks = _blocks("yaml")
     assert len(blocks) >= 2
-    for page, text in blocks:
-        values = yaml.safe_load(text)
-        kind = StudySettings if "kind" in values else FitSettings
+    for number, (page, text) in enumerate(blocks):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
         try:
-            loaded = load_settings(kind, None, values)
+            if "kind" in yaml.safe_load(text):
+                load_part(file)
+            else:
+                load_settings(FitSettings, file)
         except ConfigError as error:
             raise AssertionError(f"{page}: {error}") from error
-        if isinstance(loaded, StudySettings):
-            load_settings(FitSettings, None, loaded.settings)
 
 
 def test_python_in_the_pages_imports_what_exists():

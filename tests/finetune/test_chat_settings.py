@@ -42,7 +42,7 @@ def test_unknown_names_are_errors_also_beside_a_preset():
 
 def test_the_experiments_settings_load():
     kinds = {"sft_smollm2": SftSettings, "sft_gemma": SftSettings, "dpo": DpoSettings}
-    kinds |= {"grpo": OnlineSettings, "arms": SftSettings, "sft_preferred": SftSettings}
+    kinds |= {"grpo": OnlineSettings, "sft_preferred": SftSettings}
     kinds |= {"preferred": DemonstrationSettings, "strong": DemonstrationSettings}
     kinds |= {"sft_strong": SftSettings, "strong_chosen": CurateSettings}
     files = {file.stem: file for file in TUNING.glob("*.yaml")}

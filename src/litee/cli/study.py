@@ -25,10 +25,12 @@ def study(
     """Run a study, or go on with it, and write its results file."""
     from rich.console import Console
 
+    from litee.score.demonstration_study import SHARED
     from litee.score.report import headline
     from litee.score.results import write_result
-    from litee.score.study import run_study
     from litee.score.study_parts import load_part, run_parts
+    from litee.score.study_settings import StudySettings
+    from litee.score.study_store import throw_away
     from litee.score.table import evaluation_table
 
     part = load_part(file)
@@ -36,22 +38,24 @@ def study(
     folder = out or Path("runs") / loaded.name
     command = f"litee study {file.as_posix()}"
     if restart:
-        names = [load_part(file.parent / name).study.name for name in loaded.parts]
+        names = [load_part(file.parent / name).study.name for name in part.parts]
         places = (folder, *(folder.parent / name for name in names))
+        for place in places:
+            throw_away(place.parent / SHARED, place)
         for made in [f for place in places for kind in _MADE for f in place.glob(kind)]:
             shutil.rmtree(made.parent, ignore_errors=True)
-    if loaded.kind == "parts":
+    if isinstance(loaded, StudySettings) and loaded.kind == "parts":
         found = run_parts(
             loaded, folder=file.parent, out=folder, data=data, results=results, command=command
         )
     else:
-        found = run_study(
-            loaded, part.settings, folder=file.parent, out=folder, data=data, command=command
-        )
+        found = part.run(out=folder, data=data, command=command)
     console = Console()
     for title, evaluation in found.evaluations.items():
         console.print(f"\n[bold]{title}[/]")
         console.print(evaluation_table(evaluation))
         console.print(headline(evaluation), soft_wrap=True)
+    for line in found.lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     path = write_result(results, found.result)
     console.print(f"\nresults: {path}   judge and report: {folder}", soft_wrap=True)

@@ -55,6 +55,10 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
         "max_abs_error_bertscore_f1",
         "max_abs_error_dot_golden",
     ),
+    **dict.fromkeys(
+        ("lima_quality", "lima_diversity", "lima_quantity", "lima_multiturn", "lima_sft"),
+        ("win_rate", "win_rate_low", "win_rate_high", "stop_rate"),
+    ),
     "lora_litee": ("log_loss", "accuracy", "ece", "pairjudge_log_loss", "pairjudge_time_ratio"),
     "hardening": ("faults", "corrupted_loaded", "fuzz_inputs", "crashes"),
 }

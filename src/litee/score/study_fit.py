@@ -42,17 +42,23 @@ def one_hot(verdicts: Sequence[Outcome]) -> npt.NDArray[np.float64]:
     return np.eye(3)[[v.class_index for v in verdicts]]
 
 
-def find(name: str, folder: Path, data: Path) -> Path:
-    """A votes file: beside the study, or in the data folder.
+def find(name: str, folder: Path, data: Path, *, what: str = "votes file") -> Path:
+    """A votes file, or something else: beside the study, or in the data folder.
+
+    Args:
+        name: of the file.
+        folder: of the study.
+        data: the data folder.
+        what: it is called; what is not called a file may be a folder.
 
     Raises:
         InputError: in neither.
     """
     for place in (folder / name, data / name):
-        if place.is_file():
+        if place.is_file() or (place.is_dir() and not what.endswith("file")):
             return place
     raise InputError(
-        f"votes file {name} is neither in {folder} nor in {data}",
+        f"{what} {name} is neither in {folder} nor in {data}",
         fix="name the folder that holds it with --data",
     )
 

@@ -22,6 +22,9 @@ FIGURES = (
     "best_member_log_loss",
     "floor_log_loss",
     "log_loss_difference",
+    "win_rate",
+    "win_rate_length_controlled",
+    "stop_rate",
     "seconds",
 )
 

@@ -10,9 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from litee.config import FitSettings, load_settings
+from litee.config import FitSettings, load_settings, read_yaml
 from litee.errors import ConfigError, InputError
 from litee.rundir import Json, Receipt, write_text
+from litee.score.demonstration_settings import (
+    DemonstrationPlan,
+    DemonstrationStudySettings,
+    plan_study,
+)
+from litee.score.demonstration_study import run_demonstrations
 from litee.score.results import Result, new_result, read_result, write_result
 from litee.score.study import run_study
 from litee.score.study_page import study_page
@@ -26,20 +32,40 @@ class Part:
     Attributes:
         file: of the study.
         study: what it says.
-        settings: of its fits.
+        settings: of its fits, or of all its steps.
     """
 
     file: Path
-    study: StudySettings
-    settings: FitSettings
+    study: StudySettings | DemonstrationStudySettings
+    settings: FitSettings | DemonstrationPlan
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Files of the studies that it is made of; most are made of none."""
+        return self.study.parts if isinstance(self.study, StudySettings) else ()
+
+    def run(self, *, out: Path, data: Path, command: str) -> Studied:
+        """Run it, or go on with it, if it is not made of parts; the arguments are `run_study`'s."""
+        folder = self.file.parent
+        if isinstance(self.settings, DemonstrationPlan):
+            return run_demonstrations(
+                self.settings, folder=folder, out=out, data=data, command=command
+            )
+        assert isinstance(self.study, StudySettings)
+        return run_study(
+            self.study, self.settings, folder=folder, out=out, data=data, command=command
+        )
 
 
 def load_part(file: Path) -> Part:
-    """A study file, and the settings of its fits.
+    """A study file, and the settings of its fits or other steps.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is unknown or wrong.
     """
+    if read_yaml(file).get("kind") == "demonstrations":
+        compared = load_settings(DemonstrationStudySettings, file)
+        return Part(file, compared, plan_study(compared, str(file)))
     study = load_settings(StudySettings, file)
     try:
         settings = load_settings(FitSettings, None, study.settings)
@@ -85,10 +111,7 @@ def run_parts(
             )
     done: dict[str, Studied] = {}
     for part in parts:
-        done[part.study.name] = found = run_study(
-            part.study,
-            part.settings,
-            folder=part.file.parent,
+        done[part.study.name] = found = part.run(
             out=out.parent / part.study.name,
             data=data,
             command=f"litee study {part.file.as_posix()}",

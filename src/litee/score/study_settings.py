@@ -59,7 +59,8 @@ class StudySettings(Settings):
         "compared out of fold; judges: likewise, but the finished judges are compared, on held-out "
         "prompts, and timed; learning_curve: more and more of the votes, on the same held-out "
         "prompts; budgets: several settings within the same wall times, on the same held-out "
-        "prompts; parts: other studies, brought together."
+        "prompts; parts: other studies, brought together. The kind demonstrations, which compares "
+        "what models learn from them, has settings of its own."
     )
     votes: tuple[str, ...] = Field(
         (), description="Votes files, below the data folder or the study's own folder."
@@ -144,8 +145,10 @@ class Studied:
         result: the results file's content.
         evaluations: title → evaluation, in order.
         plots: what can be seen of it.
+        lines: what it found, in sentences, where evaluations do not say it.
     """
 
     result: Result
     evaluations: Mapping[str, Evaluation]
     plots: tuple[Plot, ...] = ()
+    lines: tuple[str, ...] = ()
