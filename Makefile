@@ -1,6 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv and install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# test files run side by side, one thread each
+WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo test check format docs results clean
@@ -17,8 +19,8 @@ demo: .venv/installed  ## votes → judge → report, on the example votes with 
 	$(BIN)/litee study experiments/demo.yaml --out demo --results demo/results --restart
 
 test: .venv/installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --doctest-modules src
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: .venv/installed  ## format, lint, types, generated docs and results are fresh
 	$(BIN)/ruff format --check .

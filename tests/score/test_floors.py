@@ -12,6 +12,7 @@ from litee.score.floors import (
     floor_systems,
     longer_answer,
     prior,
+    system_names,
 )
 from litee.score.outcomes import Truth, metric_rows, unswap
 
@@ -84,3 +85,32 @@ def test_ladder_of_floors_on_votes_that_like_length():
 def test_nothing_to_learn_from():
     found = floor_systems([], [pair(3, 1)])
     assert found["length bins"].tolist() == [pytest.approx([1 / 3] * 3)]
+
+
+def met(first: str, second: str, shares=(1.0, 0.0, 0.0), votes=1) -> VotedPair:
+    named = Pair(f"{first}-{second}", ("q",), ("x",), ("y",), model_a=first, model_b=second)
+    return VotedPair(named, shares, votes)
+
+
+def test_names_alone_rank_systems_that_never_met():
+    votes = [met("ant", "bee", votes=9), met("cat", "bee", (0.0, 1.0, 0.0), 9)]
+    (p,) = system_names(votes, [met("ant", "cat").pair])
+    (back,) = system_names(votes, [met("cat", "ant").pair])
+    assert p[0] > 0.95 > 0.02 > p[1]
+    assert back.tolist() == pytest.approx(p[[1, 0, 2]].tolist())
+    assert p.sum() == pytest.approx(1)
+
+
+def test_the_order_of_a_pair_of_names_does_not_matter():
+    one = system_names([met("ant", "bee", (0.5, 0.3, 0.2), 10)], [met("ant", "bee").pair])
+    two = system_names([met("bee", "ant", (0.3, 0.5, 0.2), 10)], [met("ant", "bee").pair])
+    np.testing.assert_allclose(one, two, atol=1e-9)
+    np.testing.assert_allclose(one[0], (np.array([5, 3, 2]) + 1 / 3) / 11, atol=1e-6)
+
+
+def test_a_new_name_is_average_and_a_missing_one_has_no_prediction():
+    votes = [met("ant", "bee", votes=9)]
+    (p,) = system_names(votes, [met("cow", "dog").pair])
+    assert p[0] == pytest.approx(p[1])
+    assert system_names(votes, [pair(1, 2)]) is None
+    assert system_names([met("ant", "ant")], [met("ant", "ant").pair]) is None

@@ -17,7 +17,7 @@ from litee.predict.judge import Judge
 from litee.records import Dropped, Folds, Score, VotedPair, VoteSet
 from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, whiskers
-from litee.score.floors import FLOOR_NAMES, floor_systems
+from litee.score.floors import FLOOR_NAMES, SYSTEM_NAMES, floor_systems, system_names
 from litee.score.report import DepthCurve, MemberLine, ReportInput, Truncation
 from litee.score.scorecard import Evaluation
 
@@ -65,13 +65,21 @@ def _without(member: str) -> str:
 def _floors_out_of_fold(voted: Sequence[VotedPair], folds: Folds) -> Mapping[str, Floats]:
     found: dict[str, Floats] = {}
     fold = np.asarray(folds.folds)
+    all_named = all(v.pair.model_a and v.pair.model_b for v in voted)
     for k in range(folds.count):
         own = np.flatnonzero(fold == k).tolist()
         if not own:
             continue
         train = [voted[i] for i in np.flatnonzero(fold != k).tolist()]
-        for name, p in floor_systems(train, [voted[i].pair for i in own]).items():
+        held_out = [voted[i].pair for i in own]
+        known = floor_systems(train, held_out)
+        named = system_names(train, held_out) if all_named else None
+        if named is not None:
+            known[SYSTEM_NAMES] = named
+        for name, p in known.items():
             found.setdefault(name, np.zeros((len(voted), 3)))[own] = p
+    if SYSTEM_NAMES in found and not found[SYSTEM_NAMES].any(axis=1).all():
+        del found[SYSTEM_NAMES]  # not fitted in every fold
     return found
 
 

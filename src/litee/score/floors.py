@@ -8,7 +8,7 @@ Lengths are characters of an answer, all its turns together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from litee.records import Pair, Triple, VotedPair
 from litee.score.outcomes import Floats
+from litee.score.strengths import fit_strengths
 
 #: Names under which `floor_systems` returns its predictors.
 UNIFORM, PRIOR, LENGTH, LONGER = "uniform", "prior", "length bins", "longer answer"
+#: Name of the predictor that knows who wrote the answers.
+SYSTEM_NAMES = "system names"
 FLOOR_NAMES: tuple[str, ...] = (UNIFORM, PRIOR, LENGTH, LONGER)
 
 #: Bins of the absolute length difference.
@@ -105,6 +108,52 @@ class LengthFloor:
         number = np.searchsorted(self.edges, np.abs(difference), side="left")
         # The mapping between (longer, shorter) and (a, b) is its own inverse.
         return _by_length(self.table[number], difference)
+
+
+def system_names(training: Sequence[VotedPair], pairs: Sequence[Pair]) -> Floats | None:
+    """(n, 3) what the names of the two systems tell, without a look at any text.
+
+    Davidson's (1970) model of one strength per system and one tie parameter, fitted on the training
+    votes; one vote, a third of each outcome, is added to every two systems that met. No floor: a
+    judge of unnamed answers need not reach it. Systems that the training votes do not name are as
+    strong as the average.
+
+    Returns:
+        None where a pair does not name both of its systems.
+
+    >>> pair = Pair("1", ("q",), ("x",), ("y",), model_a="strong", model_b="weak")
+    >>> votes = [VotedPair(pair, (0.75, 0.25, 0.0), 8)]
+    >>> system_names(votes, [pair, pair.swapped()]).round(3).tolist()
+    [[0.704, 0.259, 0.037], [0.259, 0.704, 0.037]]
+    """
+    both = [*(v.pair for v in training), *pairs]
+    if not both or not all(p.model_a and p.model_b for p in both):
+        return None
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(_names(both)))}
+    met: dict[tuple[int, int], Floats] = {}
+    for voted, counts in zip(training, _counts(training), strict=True):
+        a, b = numbers[voted.pair.model_a], numbers[voted.pair.model_b]
+        one, two, tie = counts if a <= b else counts[[1, 0, 2]]
+        total = met.setdefault((min(a, b), max(a, b)), np.full(3, 1 / 3))
+        total += (one, two, tie)
+    apart = {key: counts for key, counts in met.items() if key[0] != key[1]}
+    if not apart:
+        return None
+    found = fit_strengths(
+        np.array(list(apart.values()))[None], np.array(list(apart)), len(numbers), "davidson"
+    )
+    theta, tie_log = found.theta[0], float(found.tie[0])
+    seen = {number for key in apart for number in key}
+    theta = np.where([k in seen for k in range(len(theta))], theta, 0.0)
+    gaps = np.array([theta[numbers[p.model_a]] - theta[numbers[p.model_b]] for p in pairs])
+    likely = np.exp(np.column_stack([gaps / 2, -gaps / 2, np.full(len(pairs), tie_log)]))
+    result: Floats = likely / likely.sum(axis=1, keepdims=True)
+    return result
+
+
+def _names(pairs: Sequence[Pair]) -> Iterator[str]:
+    for pair in pairs:
+        yield from (pair.model_a, pair.model_b)
 
 
 def floor_systems(training: Sequence[VotedPair], pairs: Sequence[Pair]) -> dict[str, Floats]:
