@@ -172,6 +172,7 @@ def test_every_choice_is_accepted(name):
         ({"depth": (3, 6, 3)}, "one of them twice"),
         ({"depth": (2, 3), "lora_layers": 4}, "lora_layers = 4 is more than depth = 3"),
         ({"depth": 3, "lora_layers": 4}, "lora_layers = 4 is more than depth = 3"),
+        ({"sources": "apart"}, "leave lora"),
         ({"ridge": [10.0, -1.0]}, "ridge must not be negative"),
     ],
 )

@@ -150,10 +150,12 @@ class FitSettings(Settings):
         description="Share of a teacher's opinion in what members learn from, where there is a "
         "teacher (--teacher); votes have the rest.",
     )
-    source_effects: bool = Field(
-        False,
-        description="Give every source of votes its own deviations from the heads' weights while "
-        "fitting, and predict with what the sources share: for votes of another source.",
+    sources: Literal["together", "effects", "apart"] = Field(
+        "together",
+        description="How several sources of votes are learnt from: together, one set of weights; "
+        "effects, every source deviates from the heads' weights while fitting, and what they share "
+        "predicts; apart, a head per source, whose probabilities are averaged. The last two are "
+        "for votes of yet another source.",
     )
     folds: int = Field(5, ge=2, description="Folds by prompt for out-of-fold predictions.")
     fold_by: Literal["prompt", "source"] = Field(
@@ -243,16 +245,21 @@ class FitSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        for names, what in (
+            (self.members, "members names a kind"),
+            (self.statistics_groups, "statistics_groups names a group"),
+            (self.backbones, "backbones names a backbone"),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} twice")
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Self:
         if not self.members:
             known = ", ".join(get_args(MemberKind))
             raise ValueError(f"members is empty; name one or more of {known}")
-        if len(set(self.members)) != len(self.members):
-            raise ValueError("members names a kind twice")
-        if len(set(self.statistics_groups)) != len(self.statistics_groups):
-            raise ValueError("statistics_groups names a group twice")
-        if len(set(self.backbones)) != len(self.backbones):
-            raise ValueError("backbones names a backbone twice")
         if set(self.members) - {"statistics"} and not self.backbones:
             raise ValueError("backbones is empty, but members other than statistics need one")
         for branch, start in (("lora", "probe"), ("joint-lora", "joint")):
@@ -262,6 +269,11 @@ class FitSettings(Settings):
             raise ValueError(
                 f"verdict_shots = {self.verdict_shots}, but no member asks for a verdict: add "
                 "verdict or verdict-lora to members"
+            )
+        if self.sources == "apart" and self.tuned:
+            raise ValueError(
+                "sources = 'apart' has heads on frozen states only: leave lora, joint-lora and "
+                "verdict-lora out of members"
             )
         if min(self.ridge) < 0:
             raise ValueError("ridge must not be negative")

@@ -156,12 +156,13 @@ def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
     assert set(result.tables["arms"]["words"]["log_loss_per_source"]) == {"school"}
 
 
-def test_sources_may_deviate_from_what_they_share(study, train, tmp_path):
+@pytest.mark.parametrize("how", ["effects", "apart"])
+def test_sources_may_differ(study, train, tmp_path, how):
     rows = vote_rows(8, 2, seed=4, source="college")
     for row in rows:  # of the opposite taste
         row["response_a"], row["response_b"] = row["response_b"], row["response_a"]
     other = write_rows(tmp_path / "other.jsonl", rows).name
-    arms = {"own": {"source_effects": True}}
+    arms = {"own": {"sources": how}}
     small = {"members": ["statistics"]}
     done = study(kind="ablations", votes=[train, other], arms=arms, settings=small)
     assert done.code == 0, done.err
@@ -332,7 +333,7 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         ({"kind": "fit", "colour": "red"}, 2, ("tiny.yaml", "unknown setting 'colour'")),
         ({"kind": "fit", "name": "Tiny!"}, 2, ("tiny.yaml", "small letters")),
         ({"kind": "fit", "settings": {"lora_rank": 1}}, 2, ("tiny.yaml, settings", "lora_rank")),
-        ({"kind": "fit", "settings": {"source_effects": True}}, 2, ("needs votes of two sources",)),
+        ({"kind": "fit", "settings": {"sources": "effects"}}, 2, ("needs votes of two sources",)),
         ({"kind": "fit", "votes": []}, 2, ("tiny.yaml", "votes")),
         ({"kind": "fit", "votes": ["none.jsonl"]}, 3, ("none.jsonl is neither in", "--data")),
         ({"kind": "transfer"}, 2, ("a transfer study names votes under test",)),

@@ -37,6 +37,8 @@ class Task:
         folds: the split.
         seed: of everything random.
         sources: (pairs,) number of each pair's source, when sources have weights of their own.
+        source_names: of those numbers.
+        apart: every source has a head of its own, instead of deviations from a shared one.
         taught: (pairs, 3) what is learnt from instead of the shares: labels that a teacher or a
             majority has changed.
     """
@@ -46,6 +48,8 @@ class Task:
     folds: Folds
     seed: int
     sources: Ints | None = None
+    source_names: tuple[str, ...] = ()
+    apart: bool = False
     taught: npt.NDArray[np.float64] | None = None
 
     @property
@@ -54,8 +58,15 @@ class Task:
         return self.shares if self.taught is None else self.taught
 
     def sources_of(self, pairs: Ints) -> Ints | None:
-        """The sources of some pairs, None when all have the same weights."""
-        return None if self.sources is None else self.sources[pairs]
+        """The sources of some pairs, None unless they deviate from shared weights."""
+        return None if self.sources is None or self.apart else self.sources[pairs]
+
+    def parts(self, pairs: Ints) -> list[Ints]:
+        """Some pairs, divided into those that one head learns from."""
+        if self.sources is None or not self.apart:
+            return [pairs]
+        own = self.sources[pairs]
+        return [pairs[own == source] for source in np.unique(own)]
 
     @property
     def fold(self) -> Ints:
@@ -74,6 +85,7 @@ class Fitted:
             probes.
         ridge: of a probe's final fit.
         branches: names of the branches a LoRA member predicts with.
+        sources: names of the sources that have a head each; empty for one head.
     """
 
     name: str
@@ -81,6 +93,7 @@ class Fitted:
     best_steps: tuple[int, ...] = ()
     ridge: float = 0.0
     branches: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 def make_task(
@@ -108,20 +121,29 @@ def make_task(
         weights = np.array([sizes[g] ** -0.5 for g in folds.groups])
     else:
         weights = np.ones(len(voted))
-    sources = None
-    if settings.source_effects:
-        names = [v.pair.source for v in voted]
+    sources, names = None, np.array([v.pair.source for v in voted])
+    if settings.sources != "together":
         if len(set(names)) < 2:
             raise ConfigError(
-                f"source_effects = true needs votes of two sources; all are of {names[0]!r}",
+                f"sources = {settings.sources!r} needs votes of two sources; all are of "
+                f"{str(names[0])!r}",
                 fix="leave it out, or add votes whose source has another name",
             )
-        sources = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        names, sources = np.unique(names, return_inverse=True)
     taught = None if settings.soft_labels else majority(shares)
     if teacher is not None:
         votes = shares if taught is None else taught
         taught = blend(votes, teacher, settings.teacher_weight)
-    return Task(shares, weights / weights.mean(), folds, settings.seed, sources, taught)
+    return Task(
+        shares,
+        weights / weights.mean(),
+        folds,
+        settings.seed,
+        sources=None if sources is None else sources.astype(np.int64),
+        source_names=() if sources is None else tuple(map(str, names)),
+        apart=settings.sources == "apart",
+        taught=taught,
+    )
 
 
 def majority(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -176,7 +198,8 @@ def fit_probe_member(
         name: of the member.
         data: states of all pairs.
         task: the votes.
-        run: where results are kept: `members/<name>/head.safetensors`, `run/<name>.safetensors`.
+        run: where results are kept: `members/<name>/head.safetensors`, or one such file per
+            source in `source0`, `source1`, …, and `run/<name>.safetensors`.
         ridges: candidates; for fold k they are compared on the next fold, after fitting on the
             rest.
         head: which head.
@@ -192,19 +215,22 @@ def fit_probe_member(
                 stop = (k + 1) % count
                 inner[k] = _ridge_losses(data, task, fold, k, stop, ridges=ridges, head=head)
             ridge = ridges[int(inner[k].argmin())]
-            model = _fit(data, task, np.flatnonzero(fold != k), ridge, head)
+            heads = _fit(data, task, np.flatnonzero(fold != k), ridge, head)
             own = np.flatnonzero(fold == k)
-            out[own] = predict_head(model, data.of(own))
+            out[own] = _predict(heads, data.of(own))
         ridge = ridges[int(inner.sum(0).argmin())]
         final = _fit(data, task, np.arange(len(fold)), ridge, head)
-        save_head(final, run.path / "members" / name / "head.safetensors")
+        for number, one in enumerate(final):
+            place = run.path / "members" / name / (f"source{number}" if task.apart else "")
+            save_head(one, place / "head.safetensors")
         with atomic_path(file) as temporary:
             save_file({"out_of_fold": out, "ridge": np.array([ridge])}, temporary)
         return 0
 
     run.run(f"member-{name}", work)
     found = load_file(file)
-    return Fitted(name, found["out_of_fold"], ridge=float(found["ridge"][0]))
+    sources = task.source_names if task.apart else ()
+    return Fitted(name, found["out_of_fold"], ridge=float(found["ridge"][0]), sources=sources)
 
 
 def keep_fixed_member(name: str, data: PairStates, head: PairHead, *, run: RunDir) -> Fitted:
@@ -246,21 +272,33 @@ def _ridge_losses(
         valid = np.flatnonzero(fold == stop)
     losses = []
     for ridge in ridges:
-        model = _fit(data, task, train, ridge, head)
-        p = predict_head(model, data.of(valid))
+        p = _predict(_fit(data, task, train, ridge, head), data.of(valid))
         losses.append(cross_entropy(p, task.shares[valid], task.weights[valid]))
     return losses
 
 
-def _fit(data: PairStates, task: Task, pairs: Ints, ridge: float, head: HeadName) -> PairHead:
-    return fit_probe(
-        data.of(pairs),
-        task.targets[pairs],
-        task.weights[pairs],
-        ridge=ridge,
-        head=head,
-        sources=task.sources_of(pairs),
-    )
+def _fit(data: PairStates, task: Task, pairs: Ints, ridge: float, head: HeadName) -> list[PairHead]:
+    """One head, or one per source that is among the pairs, in the order of their names."""
+    return [
+        fit_probe(
+            data.of(part),
+            task.targets[part],
+            task.weights[part],
+            ridge=ridge,
+            head=head,
+            sources=task.sources_of(part),
+        )
+        for part in task.parts(pairs)
+    ]
+
+
+def _predict(heads: Sequence[PairHead], data: PairStates) -> npt.NDArray[np.float64]:
+    """(pairs, 3) mean of the heads' probabilities.
+
+    Where sources disagree, the mean is unsure; the mean of logits would follow the surest head.
+    """
+    mean: npt.NDArray[np.float64] = np.mean([predict_head(head, data) for head in heads], axis=0)
+    return mean
 
 
 def stop_split(folds: Folds, pairs: Ints, seed: int, *, share: float) -> tuple[Ints, Ints]:

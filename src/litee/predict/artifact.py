@@ -69,6 +69,8 @@ class MemberEntry(_Entry):
         pooling: what of an answer's states the head reads.
         depth: layers below the frozen states it reads; None for all that are run.
         start_depth: frozen layers below a LoRA branch, None for the others.
+        sources: of votes, one head each in `source0`, `source1`, …, whose probabilities are
+            averaged; empty for one head.
         statistics: groups of text statistics that a statistics member reads; empty for all.
         branches: folders of a LoRA member's branches below its own; their logits are averaged.
         held_out_log_loss: out-of-fold log loss per pair when it was fitted.
@@ -83,6 +85,7 @@ class MemberEntry(_Entry):
     pooling: Literal["last", "mean", "last+mean"] = "last"
     depth: int | None = None
     start_depth: int | None = None
+    sources: tuple[str, ...] = ()
     statistics: tuple[StatisticsGroup, ...] = ()
     branches: tuple[str, ...] = ()
     held_out_log_loss: float | None = None
@@ -131,6 +134,8 @@ class JudgeFile(_Entry):
 
 
 def _check_depths(member: MemberEntry, exit_depth: int) -> None:
+    if member.sources and member.kind == "lora":
+        raise ValueError(f"member {member.name} is lora and has a head per source")
     start = -1 if member.start_depth is None else member.start_depth
     if member.kind == "lora" and not 0 <= start < exit_depth:
         raise ValueError(f"start_depth of {member.name} is not below its exit depth")

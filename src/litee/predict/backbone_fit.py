@@ -114,7 +114,8 @@ class Members:
         """Append a member, with its held-out loss."""
         loss = cross_entropy(fitted.out_of_fold, task.shares, task.weights)
         steps = fitted.best_steps[-len(fitted.branches) :] if fitted.branches else ()
-        update = {"held_out_log_loss": round(loss, 6), "best_steps": steps}
+        loss = round(loss, 6)
+        update = {"held_out_log_loss": loss, "best_steps": steps, "sources": fitted.sources}
         self.entries.append(entry.model_copy(update=update))
         self.fitted.append(fitted)
 

@@ -25,6 +25,7 @@ from litee.predict.runner import (
     LoadedMember,
     MemberOutput,
     head_output,
+    joined,
     member_readers,
 )
 from litee.records import Pair, Prediction
@@ -142,7 +143,8 @@ class Judge:
                 groups = member.entry.statistics or tuple(GROUPS)
                 data = statistics_states(pairs, groups)
                 cut = np.zeros((len(pairs), 3), dtype=np.int64)
-                outputs[member.entry.name] = head_output(member.readers[0].head, data, cut)
+                said = [head_output(reader.head, data, cut) for reader in member.readers]
+                outputs[member.entry.name] = joined(member.entry, said)
         for runner in self._runners:
             outputs |= runner.run(pairs, keep_states=keep_states)
         return outputs

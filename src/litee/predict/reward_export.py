@@ -148,6 +148,8 @@ def _cannot(member: MemberEntry) -> str:
     """Why a sequence classifier cannot hold the member; "" when it can."""
     if member.kind == "statistics":
         return "text statistics are no transformer"
+    if member.sources:
+        return "it has a head per source of votes"
     if member.encoder != "tree":
         return "joint and verdict members have no reward"
     if member.pooling != "last":

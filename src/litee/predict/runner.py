@@ -64,7 +64,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class LoadedMember:
-    """A member: one reader, or one per branch."""
+    """A member: one reader, or one per branch or source of votes."""
 
     entry: MemberEntry
     readers: tuple[Reader, ...]
@@ -144,7 +144,7 @@ class BackboneRunner:
                     own = states[place][:, member.columns].reshape(len(forest.leaves), -1)
                     data = PairStates(own, forest.left, forest.right)
                     found.append(head_output(reader.head, data, forest.cut))
-                outputs[member.entry.name] = bagged(found)
+                outputs[member.entry.name] = joined(member.entry, found)
         return outputs
 
     def _kept(
@@ -287,9 +287,33 @@ def bagged(outputs: Sequence[MemberOutput]) -> MemberOutput:
     )
 
 
+def joined(entry: MemberEntry, outputs: Sequence[MemberOutput]) -> MemberOutput:
+    """What a member says when its readers have said this: branches bagged, sources averaged."""
+    return averaged(outputs) if entry.sources else bagged(outputs)
+
+
+def averaged(outputs: Sequence[MemberOutput]) -> MemberOutput:
+    """Heads of several sources as one: probabilities and rewards averaged.
+
+    >>> one = MemberOutput(np.array([[0.8, 0.2, 0.0]]), None, np.zeros((1, 3), np.int64))
+    >>> two = MemberOutput(np.array([[0.2, 0.2, 0.6]]), None, np.zeros((1, 3), np.int64))
+    >>> averaged([one, two]).probabilities.round(3).tolist()
+    [[0.5, 0.2, 0.3]]
+    """
+    rewards = [o.rewards for o in outputs if o.rewards is not None]
+    return MemberOutput(
+        np.mean([o.probabilities for o in outputs], axis=0),
+        np.mean(rewards, axis=0) if rewards else None,
+        outputs[0].cut,
+    )
+
+
 def member_readers(entry: MemberEntry, folder: Path) -> tuple[Reader, ...]:
-    """The heads of a member, one per branch, from a judge's folder."""
+    """The heads of a member, one per branch or source, from a judge's folder."""
     own = folder / "members" / entry.name
+    if entry.sources:
+        files = [own / f"source{k}" / "head.safetensors" for k in range(len(entry.sources))]
+        return tuple(Reader(None, load_head(entry.head, file)) for file in files)
     if not entry.branches:
         return (Reader(None, load_head(entry.head, own / "head.safetensors")),)
     name = entry.name.replace(".", "_dot_")  # PEFT takes no dots
