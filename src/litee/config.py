@@ -166,6 +166,11 @@ class FitSettings(Settings):
     pool: Literal["auto", "linear", "log", "power"] = Field(
         "auto", description="How members' probabilities are joined; auto takes the best."
     )
+    member_weights: Literal["fitted", "equal"] = Field(
+        "fitted",
+        description="Weights of the members: fitted on held-out prompts, or equal, which is safer "
+        "for votes of another source than those learnt from.",
+    )
     calibration: Literal["none", "temperature", "vector"] = Field(
         "temperature", description="Scaling after pooling."
     )

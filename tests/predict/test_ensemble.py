@@ -248,3 +248,15 @@ def test_exchanged_answers_exchange_the_held_out_predictions():
         there = cross_fit("abc", p, shares, weights, FOLDS, pool_name=name)
         back = cross_fit("abc", p[..., SWAP], shares[:, SWAP], weights, FOLDS, pool_name=name)
         np.testing.assert_allclose(there.held_out, back.held_out[:, SWAP], atol=2e-3)
+
+
+def test_equal_weights_are_calibrated_and_not_fitted():
+    p, shares, weights = made_up(seed=10)
+    found = cross_fit("abc", p, shares, weights, FOLDS, pool_name="linear", equal=True)
+    assert found.ensemble.weights == pytest.approx([1 / 3] * 3)
+    np.testing.assert_allclose(found.raw, p.mean(0), atol=1e-12)
+    fitted = cross_fit("abc", p, shares, weights, FOLDS, pool_name="linear")
+    assert fitted.ensemble.weights != pytest.approx([1 / 3] * 3, abs=0.02)
+    alone = fit_ensemble("abc", p, shares, weights, pool_name="linear", equal=True)
+    assert found.ensemble.calibration == alone.calibration
+    assert found.ensemble.calibration.scale != 1

@@ -142,9 +142,13 @@ def fit_ensemble(
     pool_name: PoolName,
     exponent: float = 0.5,
     calibration: CalibrationName = "temperature",
+    equal: bool = False,
 ) -> Ensemble:
-    """Weights, then calibration of the pooled predictions."""
-    w = fit_weights(probabilities, shares, weights, name=pool_name, exponent=exponent)
+    """Weights, fitted or equal, then calibration of the pooled predictions."""
+    if equal:
+        w = np.full(len(names), 1 / len(names))
+    else:
+        w = fit_weights(probabilities, shares, weights, name=pool_name, exponent=exponent)
     pooled = pool(probabilities, w, pool_name, exponent)
     scaling = fit_calibration(calibration, pooled, shares, weights)
     return Ensemble(
@@ -165,6 +169,7 @@ def cross_fit(
     *,
     pool_name: PoolName | Literal["auto"] = "auto",
     calibration: CalibrationName = "temperature",
+    equal: bool = False,
 ) -> CrossFit:
     """Fit the ensemble, and predict each fold with an ensemble fitted on the other folds.
 
@@ -176,6 +181,7 @@ def cross_fit(
         folds: (n,) fold of each pair; prompts lie in one fold.
         pool_name: a pool, or `auto`: the best one of each training part.
         calibration: scaling after pooling.
+        equal: all members have the same weight; the pool and calibration are still fitted.
     """
     pools: tuple[PoolName, ...] = (
         ("linear", "log", "power") if pool_name == "auto" else (pool_name,)
@@ -185,9 +191,19 @@ def cross_fit(
     raw = np.zeros_like(held_out)
 
     def best(rows: npt.NDArray[np.bool_]) -> Ensemble:
-        return _best_pool(
-            names, probabilities[:, rows], shares[rows], weights[rows], pools, calibration
-        )
+        found = [
+            fit_ensemble(
+                names,
+                probabilities[:, rows],
+                shares[rows],
+                weights[rows],
+                pool_name=kind,
+                calibration=calibration,
+                equal=equal,
+            )
+            for kind in (pools if len(names) > 1 else pools[:1])
+        ]
+        return _best(found, probabilities[:, rows], shares[rows], weights[rows])
 
     for k in np.unique(fold):
         own = fold == k
@@ -197,22 +213,13 @@ def cross_fit(
     return CrossFit(best(np.ones(len(fold), dtype=bool)), held_out, raw)
 
 
-def _best_pool(
-    names: Sequence[str],
-    probabilities: Floats,
-    shares: Floats,
-    weights: Floats,
-    pools: Sequence[PoolName],
-    calibration: CalibrationName,
+def _best(
+    fitted: Sequence[Ensemble], probabilities: Floats, shares: Floats, weights: Floats
 ) -> Ensemble:
     """The pool whose fitted ensemble has the lowest log loss on the data it was fitted on.
 
     The pools have equally many weights, so the comparison is fair among them; how good the winner
     is must be asked on other data.
     """
-    fitted = [
-        fit_ensemble(names, probabilities, shares, weights, pool_name=kind, calibration=calibration)
-        for kind in (pools if len(names) > 1 else pools[:1])
-    ]
     losses = [weighted_log_loss(one.apply(probabilities), shares, weights) for one in fitted]
     return fitted[int(np.argmin(losses))]

@@ -271,6 +271,7 @@ def _join(names: Sequence[str], stacked: Floats, task: Task, settings: FitSettin
         task.folds.folds,
         pool_name=settings.pool,
         calibration=settings.calibration,
+        equal=settings.member_weights == "equal",
     )
 
 
