@@ -76,7 +76,8 @@ class FitSettings(Settings):
         0.2,
         ge=0,
         lt=1,
-        description="The prompt's share of max_tokens, A and B halve the rest; 0 hides the prompt.",
+        description="The prompt's share of max_tokens, A and B halve the rest; 0 hides the prompt "
+        "from the backbones.",
     )
     depth: Depths | dict[str, Depths] | Literal["auto"] = Field(
         "auto",
@@ -99,7 +100,7 @@ class FitSettings(Settings):
         min_length=1,
         description="What the statistics member reads: how long answers are, their structure "
         "(lists, headers, code), their wording, what they share with the prompt, how they end "
-        "(refused, cut short, empty). ending alone is the safest for votes of another source.",
+        "(refused, cut short, empty).",
     )
     ridge: tuple[float, ...] = Field(
         (150.0, 500.0, 2000.0, 8000.0),
@@ -136,7 +137,8 @@ class FitSettings(Settings):
     )
     soft_labels: bool = Field(
         True,
-        description="Learn from every pair's vote shares; false takes the outcome with most votes.",
+        description="Learn from every pair's vote shares; false takes the outcome with most votes. "
+        "Ridge, early stop, weights and calibration go by the shares either way.",
     )
     pair_weight: Literal["pair", "votes", "prompt"] = Field(
         "prompt",
@@ -168,8 +170,8 @@ class FitSettings(Settings):
     )
     member_weights: Literal["fitted", "equal"] = Field(
         "fitted",
-        description="Weights of the members: fitted on held-out prompts, or equal, which is safer "
-        "for votes of another source than those learnt from.",
+        description="Weights of the members: fitted on held-out prompts, or equal, since fitted "
+        "ones are right for the sources learnt from.",
     )
     calibration: Literal["none", "temperature", "vector"] = Field(
         "temperature", description="Scaling after pooling."

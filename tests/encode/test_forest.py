@@ -30,14 +30,14 @@ def text(template, ids):
 
 
 @pytest.mark.parametrize("kind", ["tree", "joint", "verdict"])
-def test_a_hidden_prompt_is_not_encoded_and_counts_as_cut(kind):
+def test_a_hidden_prompt_is_not_encoded_and_not_called_cut(kind):
     budget = TokenBudget(64, (0.0, 0.5, 0.5))
     one, two = (
         PairEncoder(CHAT, budget, encoder=kind).encode(Pair("1", (asked,), ("yes",), ("no",)))
         for asked in ("Is it far?", "What?")
     )
     assert (one.prefix, one.left, one.right) == (two.prefix, two.left, two.right)
-    assert (one.cut, two.cut) == ((10, 0, 0), (5, 0, 0))
+    assert (one.cut, two.cut) == ((0, 0, 0), (0, 0, 0))
 
 
 # grow and pack

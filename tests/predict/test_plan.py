@@ -169,6 +169,25 @@ def test_the_costly_backbone_goes_first():
     assert plan.settings.backbones == ("one",)
 
 
+def test_depths_of_backbones_that_go_are_forgotten():
+    depth = {"one": (4, 8), "two": 6}
+    given = settings(backbones=("one", "two"), depth=depth, members=("statistics", "probe"))
+    both = [measured(), measured("two", frozen=9e-4)]
+    some = choose(given, FOLDS, MACHINE, both, seconds=45, max_bytes=None).settings
+    assert (some.backbones, some.depth) == (("one",), {"one": (4, 8)})
+    least = choose(given, FOLDS, MACHINE, both, seconds=16, max_bytes=None).settings
+    assert (least.members, least.backbones) == (("statistics",), ())
+
+
+def test_states_of_several_depths_are_held_at_once():
+    many = replace(measured(), tokens=(replace(tokens(), leaves=10**6),))
+    one, three = (
+        expect(settings(members=("probe",), depth=d), FOLDS, MACHINE, [many]).peak_bytes
+        for d in (10, (2, 6, 10))
+    )
+    assert three - one == 2 * (10**6 * 2 * 16 * 4)  # last and mean of 16 numbers of 4 bytes
+
+
 def test_memory_takes_the_training_away():
     one = measured(trained_bytes=10**5)
     plan = choose(settings(), FOLDS, MACHINE, [one], seconds=None, max_bytes=2 * 10**8)

@@ -116,8 +116,9 @@ class PairEncoder:
         turns, left, right = (
             _cut(text, n) for text, n in zip((turns, left, right), allowed, strict=True)
         )
+        hidden = self.budget.shares[0] == 0  # as asked for, not cut
         cut = (
-            lengths[0] - _total(turns) + self._unread(pair.prompt),
+            0 if hidden else lengths[0] - _total(turns) + self._unread(pair.prompt),
             lengths[1] - _total(left) + self._unread(pair.response_a),
             lengths[2] - _total(right) + self._unread(pair.response_b),
         )

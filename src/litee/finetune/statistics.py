@@ -74,14 +74,14 @@ GROUPS: Mapping[StatisticsGroup, tuple[str, ...]] = {
         *("log_characters", "root_characters", "thousand_characters", "log_words"),
         *("log_sentences", "log_lines", "length_gap"),
     ),
-    "structure": ("log_list_items", "log_headers", "log_bold", "has_code", "prompt_code"),
+    "structure": ("log_list_items", "log_headers", "log_bold", "has_code"),
     "wording": (
         *("mean_word_length", "digit_share", "capital_share", "non_ascii_share", "log_questions"),
         *("log_exclamations", "distinct_words", "repeated_trigrams", "word_overlap", "identical"),
     ),
     "prompt": (
         *("prompt_words_used", "answer_words_new", "log_prompt_characters", "prompt_question"),
-        "later_turns",
+        *("prompt_code", "later_turns"),
     ),
     "ending": ("refusal", "ends_cleanly", "empty"),
 }

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from litee.config import ENCODER_MEMBERS, Encoder, FitSettings, MemberKind
@@ -37,34 +36,10 @@ from litee.finetune.members import (
 from litee.finetune.probe import PairStates
 from litee.finetune.states import PooledStore, TokenStore
 from litee.predict.artifact import BackboneEntry, MemberEntry
+from litee.predict.depths import DEPTH_RIDGE, DepthSearch, candidate_depths, sample_pairs
 from litee.predict.verdict_head import verdict_head
 from litee.records import Pair
 from litee.rundir import RunDir, write_json
-
-#: Ridge of the probes that compare depths.
-DEPTH_RIDGE = 500.0
-
-
-@dataclass(frozen=True, slots=True)
-class DepthSearch:
-    """Probe loss by depth, and the depth taken.
-
-    Attributes:
-        backbone: its name.
-        points: (layers, log loss) pairs; empty when the depth was given.
-        taken: the depth with the lowest loss, or those that were asked for, ascending.
-        layers: of the whole backbone.
-    """
-
-    backbone: str
-    points: tuple[tuple[int, float], ...]
-    taken: tuple[int, ...]
-    layers: int
-
-    @property
-    def exit_depth(self) -> int:
-        """The deepest: layers that are run."""
-        return self.taken[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +182,8 @@ class BackboneFit:
             fixed = verdict_head(backbone, self._encoder(backbone, kind).template)
         for number, depth in enumerate(depths):
             entry = self._entry(frozen, kind, None if depth == depths[-1] else depth)
+            if frozen not in self.settings.members and entry.depth is not None:
+                continue  # only branches are wanted, which start at the deepest
             columns = list(POOLINGS[entry.pooling])
             flat = states[:, number][:, columns].reshape(len(states), -1)
             data = PairStates(flat, forest.left, forest.right)
@@ -312,7 +289,7 @@ class BackboneFit:
         self.run.run(f"depth-{self.slug}", work)
         found = json.loads(file.read_text(encoding="utf-8"))
         points = tuple((int(d), float(x)) for d, x in found["points"])
-        taken = tuple(map(int, found["taken"]))
+        taken = tuple(map(int, found.get("taken") or [found["exit"]]))  # an older run has one
         return DepthSearch(self.folder.name, points, taken, int(found["layers"]))
 
     def _asked_depths(self, asked: tuple[int, ...] | None, layers: int) -> list[int]:
@@ -358,14 +335,6 @@ class BackboneFit:
             self.run.finish(stage, store.seconds, store.tokens_run)
 
 
-def sample_pairs(count: int, settings: FitSettings) -> npt.NDArray[np.int64]:
-    """Numbers of the pairs that the depth search looks at, ascending, of `count` in all."""
-    if count <= settings.probe_pairs:
-        return np.arange(count)
-    rng = np.random.default_rng([settings.seed, count])
-    return np.sort(rng.choice(count, settings.probe_pairs, replace=False))
-
-
 def pair_encoder_of(backbone: Backbone, settings: FitSettings, kind: Encoder) -> PairEncoder:
     """The encoder that the settings ask for."""
     share = settings.prompt_share
@@ -378,16 +347,6 @@ def pair_encoder_of(backbone: Backbone, settings: FitSettings, kind: Encoder) ->
         shots=settings.verdict_shots,
         max_positions=backbone.max_positions,
     )
-
-
-def candidate_depths(layers: int, lora_layers: int) -> list[int]:
-    """Depths to probe: every second layer of the upper two thirds, and the last one.
-
-    >>> candidate_depths(12, 2)
-    [4, 6, 8, 10, 12]
-    """
-    lowest = max(2, lora_layers, layers // 3)
-    return sorted({*range(lowest, layers + 1, 2), layers})
 
 
 def _cut(forest: Forest, max_tokens: int) -> Cut:

@@ -34,8 +34,9 @@ from litee.finetune.heap import give_back_memory
 from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
 from litee.finetune.statistics import GROUPS, statistics_states
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
-from litee.predict.backbone_fit import BackboneFit, Cut, DepthSearch, Members, slug
+from litee.predict.backbone_fit import BackboneFit, Cut, Members, slug
 from litee.predict.calibration import Floats
+from litee.predict.depths import DepthSearch
 from litee.predict.ensemble import CrossFit, cross_fit
 from litee.predict.familiar import Familiar
 from litee.predict.judge import Judge

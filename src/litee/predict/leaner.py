@@ -67,6 +67,6 @@ def _leaner(
         settings, said = less("exit at half of the layers", depth=max(2, costly[-1].layers // 2))
         yield settings, said
     if "statistics" in settings.members and len(settings.members) > 1:
-        alone = {"members": ("statistics",), "backbones": (), "verdict_shots": 0}
+        alone = {"members": ("statistics",), "backbones": (), "verdict_shots": 0, "depth": "auto"}
         settings, said = less("text statistics alone", **alone)
         yield settings, said

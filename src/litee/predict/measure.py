@@ -30,7 +30,8 @@ from litee.finetune.rates import (
 )
 from litee.finetune.states import PooledStore, pack_tokens
 from litee.finetune.statistics import statistics_states
-from litee.predict.backbone_fit import pair_encoder_of, sample_pairs
+from litee.predict.backbone_fit import pair_encoder_of
+from litee.predict.depths import sample_pairs
 from litee.predict.plan import Machine, Measured, Tokens
 from litee.records import Folds, Pair
 

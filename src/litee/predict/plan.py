@@ -280,7 +280,8 @@ def _peak(backbone: Measured, settings: FitSettings) -> int:
     rates, most = backbone.rates, 0
     width = backbone.hidden * len(settings.pooling.split("+"))
     for tokens in backbone.tokens:
-        states = tokens.leaves * 2 * backbone.hidden * 4 * 2
+        depths = len(settings.depths_of(backbone.name) or (0,))
+        states = tokens.leaves * 2 * backbone.hidden * 4 * (depths + 1)  # and one of them flat
         step = 0
         if settings.tuned:
             branches = max(1, backbone.pass_tokens // settings.batch_tokens)

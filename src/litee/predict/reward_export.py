@@ -97,6 +97,12 @@ def export_reward(judge: Path, out: Path, *, member: str = "") -> Exported:
     decoder = _decoder(backbone, own if chosen.kind == "lora" else None)
     tokenizer = _tokenizer(backbone.tokenizer, entry)
     trials = _trials(decoder, tokenizer, backbone, entry)
+    if not trials:
+        raise ModelError(
+            f"a budget of {entry.max_tokens} tokens cuts every text the export is tried on",
+            place=str(judge),
+            fix="fit a judge with a larger --max-tokens, and export that",
+        )
     size = max(float(trial.state.norm()) for trial in trials)
     model = build_classifier(
         decoder,
@@ -133,7 +139,7 @@ def _choose(file: JudgeFile, judge: Path, wanted: str) -> MemberEntry:
     if not named:
         known = ", ".join(m.name for m in file.members)
         raise ModelError(f"no member {wanted!r}", place=str(judge), fix=f"name one of {known}")
-    reasons = {m.name: _cannot(m) for m in named}
+    reasons = {m.name: _cannot(m, file) for m in named}
     fit = [m for m in named if not reasons[m.name]]
     if not fit:
         raise ModelError(
@@ -144,7 +150,7 @@ def _choose(file: JudgeFile, judge: Path, wanted: str) -> MemberEntry:
     return max(fit, key=lambda m: weights[m.name])
 
 
-def _cannot(member: MemberEntry) -> str:
+def _cannot(member: MemberEntry, file: JudgeFile) -> str:
     """Why a sequence classifier cannot hold the member; "" when it can."""
     if member.kind == "statistics":
         return "text statistics are no transformer"
@@ -156,6 +162,8 @@ def _cannot(member: MemberEntry) -> str:
         return f"it reads {member.pooling} states, a sequence classifier the last one only"
     if len(member.branches) > 1:
         return f"it is the mean of {len(member.branches)} branches"
+    if file.backbone(str(member.backbone)).prompt_share == 0:
+        return "it does not see the prompt, a sequence classifier does"
     return ""
 
 
