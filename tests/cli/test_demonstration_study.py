@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from commands import Done, digests, litee, vote_rows, write_rows, write_yaml
 
 from litee.errors import ConfigError
-from litee.score import demonstration_arms
+from litee.finetune.backbones import find_backbone
+from litee.score import demonstration_study
+from litee.score.demonstration_judges import Asking
 from litee.score.results import read_result
 from litee.score.study_parts import load_part
+from litee.score.study_store import LOCK
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -153,6 +158,10 @@ def test_arms_are_compared_by_every_judge(finished):
     assert [rows[arm]["steps"] for arm in ARMS] == [2, 2, 0]
     assert sum(tables["chosen"]["chosen"].values()) == 4
     assert len(tables["curves"]["random"]) >= 2
+    counts = {"candidates": 12, "kept": 12, "lost": {}, "removed": {}, "noticed": {}}
+    assert tables["read"] == {"demos.jsonl": counts}
+    assert tables["not used"]["random"] == {"leaks an evaluation prompt": 1}
+    assert tables["prompts left out"] == {}
     assert set(result.receipt["inputs"]) == {"asked.jsonl", "demos.jsonl", "votes.jsonl"}
     stages = result.receipt["stages"]
     assert set(stages) == {"judges", "choosing", "tuning", "answering", "judging"}
@@ -165,6 +174,62 @@ def test_demonstrations_that_repeat_a_prompt_are_not_learnt(finished):
         refused = json.loads(summary.read_text())["refused"]
         assert refused == {"leaks an evaluation prompt": 1}
         assert "leak" not in summary.with_name("chosen.jsonl").read_text()
+
+
+def test_judges_are_known_by_their_backbones(finished, backbone):
+    made_of = [
+        json.loads(file.read_text())
+        for file in (finished / "runs/demonstrations/judges").glob("*/made_of.json")
+    ]
+    found = {tuple(one["settings"]["members"]): one["backbones"] for one in made_of}
+    assert found == {
+        ("probe",): {str(backbone): find_backbone(str(backbone)).sha256},
+        ("statistics",): {},
+    }
+
+
+def test_all_steps_take_the_threads_of_the_study(study, finished, tmp_path, monkeypatch):
+    place = tmp_path / "again"
+    shutil.copytree(finished / "runs/demonstrations", place / "runs/demonstrations")
+    threads: list[int] = []
+
+    def counted(real):
+        def call(*arguments):
+            threads.append(torch.get_num_threads())
+            torch.set_num_threads(3)  # as an arm's own settings may
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(demonstration_study, "choose", counted(demonstration_study.choose))
+    monkeypatch.setattr(Asking, "__init__", counted(Asking.__init__))
+    torch.set_num_threads(2)
+    try:
+        done = study(place)
+    finally:
+        torch.set_num_threads(1)
+    assert done.code == 0, done.err
+    assert threads == [1, 3, 1, 3]  # two arms are chosen, two judges asked
+    assert "demos.jsonl: 12 of 12 candidates" in done.err
+    assert "; not used: 1 leaks an evaluation prompt" in done.err
+
+
+def test_a_whole_model_goes_on_under_another_spelling_of_out(
+    study, backbone, tmp_path, monkeypatch
+):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "whole"
+    arms = {"random": ARMS["random"], "untuned": {}}
+    values = {"prompts": "ruled.jsonl", "judges": None, "votes": None, "arms": arms}
+    values["settings"] = TUNING | {"backbone": str(backbone), "method": "full"}
+    with monkeypatch.context() as patch:
+        patch.setattr("litee.predict.generation_run.Journal.close", stop)
+        assert study(place, **values).code == 130
+    assert list(place.rglob("*.partial"))
+    done = study(place / ".." / "whole", **values)
+    assert done.code == 0, done.err
 
 
 def test_judges_share_no_prompt(finished):
@@ -236,19 +301,22 @@ def test_answers_go_on_within_a_file(study, finished, tmp_path, monkeypatch):
 
 
 def test_what_another_study_has_made_is_not_made_again(study, finished, tmp_path, monkeypatch):
+    from litee.finetune import sft
+
     place = tmp_path / "second"
     shutil.copytree(finished / "runs/demonstrations", place / "runs/demonstrations")
     tuned: list[Path] = []
-    real = demonstration_arms.tune_sft
+    real = sft.tune_sft
 
     def counted(*arguments, out, **more):
         tuned.append(out)
+        assert (out / LOCK).read_text() == f"process {os.getpid()}"
         return real(*arguments, out=out, **more)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(demonstration_arms, "tune_sft", counted)
+    monkeypatch.setattr(sft, "tune_sft", counted)
     monkeypatch.setattr("litee.score.demonstration_judges.fit_votes", never)
     few = {"demonstrations": ["demos.jsonl"], "curate": {"n": 2}}
     arms = {"few": few, "random": ARMS["random"]}
@@ -294,6 +362,9 @@ def test_finished_judges_may_be_named(study, finished, data, tmp_path):
     assert result.metrics["win_rate"] == probing
     assert "judge mine" in result.receipt["inputs"]
     assert result.tables["judges"][0]["learnt from"] == "finished: mine"
+    assert study(place, judges={"mine": str(place / "mine")}, votes=None).code == 0
+    (row,) = read_result(place / "results/tiny.json").tables["judges"]
+    assert row["learnt from"] == "finished: mine"
     refused(study(place, judges={"mine": "yours"}, votes=None), 3, "judge mine: no folder yours")
 
 
@@ -346,6 +417,7 @@ def arm(**values: object) -> dict[str, object]:
     [
         ({"arms": {"untuned": {}}}, ("arms names 1", "two or more")),
         ({"arms": {"one": {}, "two": {}}}, ("arm two: is the same as arm one",)),
+        ({"name": "demonstrations"}, ("name 'demonstrations'", "studies share")),
         ({"arms": {"One": {}, "two": {}}}, ("name 'One'", "small letters")),
         ({"against": "none"}, ("against = 'none' is no arm", "chosen, random, untuned")),
         ({"judges": {"chosen": "x", "y": {}}}, ("an arm and a judge are called 'chosen'",)),
@@ -363,6 +435,7 @@ def arm(**values: object) -> dict[str, object]:
         (arm(colour="red"), ("arm one: unknown setting 'colour'",)),
         ({"arms": {"one": {"curate": {"n": 3}}, "two": {}}}, ("need demonstrations",)),
         (arm(demonstrations=["a", "a"]), ("names a file twice",)),
+        (arm(demonstrations=["a/x.csv", "b/x.jsonl.gz"]), ("a/x.csv and b/x.jsonl.gz", "rename")),
         ({"answers": {"backbone": "x"}}, ("backbone = 'x'", "under settings")),
         ({"answers": {"best_of": 4}}, ("best_of = 4", "samples")),
         ({"answers": {"temperature": 0, "samples": 3}}, ("answers", "temperature = 0")),
@@ -381,11 +454,11 @@ def test_nothing_long_begins_when_an_arm_cannot_be_chosen(study, tmp_path, monke
         raise AssertionError("began")
 
     monkeypatch.setattr("litee.score.demonstration_judges.fit_votes", never)
-    monkeypatch.setattr(demonstration_arms, "tune_sft", never)
+    monkeypatch.setattr("litee.finetune.sft.tune_sft", never)
     place = tmp_path / "early"
     many = {"demonstrations": ["demos.jsonl"], "curate": {"n": 99}}
     done = study(place, arms={"random": ARMS["random"], "many": many})
-    refused(done, 3, "of 12 demonstrations are usable, n = 99")
+    refused(done, 3, "tiny, arm many (demos.jsonl): 11 of 12 demonstrations are usable, n = 99")
     missing = {"demonstrations": ["none.jsonl"]}
     done = study(place, arms={"random": ARMS["random"], "many": missing})
     refused(done, 3, "demonstrations none.jsonl is neither in")

@@ -332,6 +332,7 @@ def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path
         ({"kind": "guess"}, 2, ("tiny.yaml", "kind = 'guess'", "'transfer'")),
         ({"kind": "fit", "colour": "red"}, 2, ("tiny.yaml", "unknown setting 'colour'")),
         ({"kind": "fit", "name": "Tiny!"}, 2, ("tiny.yaml", "small letters")),
+        ({"kind": "fit", "name": "demonstrations"}, 2, ("name 'demonstrations'", "share")),
         ({"kind": "fit", "settings": {"lora_rank": 1}}, 2, ("tiny.yaml, settings", "lora_rank")),
         ({"kind": "fit", "settings": {"sources": "effects"}}, 2, ("needs votes of two sources",)),
         ({"kind": "fit", "votes": []}, 2, ("tiny.yaml", "votes")),

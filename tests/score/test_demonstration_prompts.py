@@ -45,6 +45,8 @@ def test_prompts_of_a_votes_file_are_asked_and_its_answers_are_not_read(tmp_path
     assert "secret" not in both.file.read_text()
     assert both.file != first.file
     assert first.rules == {}
+    assert first.left_out == {"asks the same as an earlier one": 4}
+    assert both.left_out == {"fewer than 2 user turns": 4, "only one in 2 is asked": 2}
     with pytest.raises(InputError, match="no prompt has 3 user turns"):
         asked(store, file, turns=3)
 
@@ -57,3 +59,17 @@ def test_rules_are_those_of_the_prompts_that_are_asked(tmp_path, store):
     assert [p.turns for p in found.prompts] == [("q0",), ("q2",)]
     assert set(found.rules) == {("q0",), ("q2",)}
     assert asked(store, file, every=2).file == found.file
+
+
+def test_rows_without_a_prompt_are_counted(tmp_path, store):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "q"}\n{"prompt": " "}\n{"prompt": null}\n')
+    assert asked(store, file).left_out == {"null prompt": 1, "blank prompt": 1}
+
+
+def test_a_rule_for_the_end_of_a_dialogue_is_not_lost(tmp_path, store):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": ["q", "r"], "must": {"lines": 1}}\n')
+    assert asked(store, file, turns=2).rules == {("q", "r"): {"must": {"lines": 1}}}
+    with pytest.raises(InputError, match="a rule has 2 user turns, and 1 would be asked"):
+        asked(store, file)

@@ -62,7 +62,7 @@ def test_shares_and_their_paired_difference(tmp_path):
         name: write(tmp_path / f"{name}.jsonl", [row for row in answers for _ in range(2)])
         for name, answers in rows.items()
     }
-    found = check_answers(files, read_rules(EXAMPLES / "safety_prompts.jsonl"))
+    found = check_answers(files, read_rules(EXAMPLES / "safety_prompts.jsonl"), seed=0)
     assert found.kinds == ["refused_explicit", "refused_implicit", "refused_none"]
     assert found.prompts == {"refused_explicit": 10, "refused_implicit": 10, "refused_none": 10}
     # Wilson's interval for 10 of 10: its lower end is 10 / (10 + 1.96²)
@@ -78,7 +78,7 @@ def test_prompts_are_resampled_and_not_answers(tmp_path):
     rules = {(f"q{k}",): {"must": {"max_words": 1}} for k in range(4)}
     half = [{"prompt": f"q{k}", "answer": "yes" if k < 2 else "oh no"} for k in range(4)]
     files = {"a": write(tmp_path / "a.jsonl", half * 50), "b": write(tmp_path / "b.jsonl", half)}
-    found = check_answers(files, rules)
+    found = check_answers(files, rules, seed=0)
     assert found.share("a", "form_kept").value == 0.5
     assert found.share("a", "form_kept") == found.share("b", "form_kept")
     assert found.difference("a", "b", "form_kept").value == 0
@@ -87,10 +87,10 @@ def test_prompts_are_resampled_and_not_answers(tmp_path):
 def test_of_a_dialogue_the_last_answer_counts(tmp_path):
     rules = {("q", "r"): {"malice": "explicit"}}
     rows = [{"prompt": ["q", "r"], "answer": ["Gladly.", "I can't help with that."]}]
-    found = check_answers({"a": write(tmp_path / "a.jsonl", rows)}, rules)
+    found = check_answers({"a": write(tmp_path / "a.jsonl", rows)}, rules, seed=0)
     assert found.share("a", "refused_explicit").value == 1
     with pytest.raises(InputError, match="no answer to a prompt that has a rule"):
-        check_answers({"a": tmp_path / "a.jsonl"}, {("other",): {"malice": "none"}})
+        check_answers({"a": tmp_path / "a.jsonl"}, {("other",): {"malice": "none"}}, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,12 @@ def test_of_a_dialogue_the_last_answer_counts(tmp_path):
         ({"must": {"lines": True}}, "lines = True is no check"),
         ({"must": {"each": "["}}, r"each = '\['"),
         ({"must": "short"}, "is no rule"),
-        ({"malice": 3}, "is no rule"),
+        ({"must": {}}, "is no rule"),
+        ({"must": "{}"}, "is no rule"),
+        ({"must": {"json": [["a"]]}}, "json = .* is no check"),
+        ({"malice": 3}, "malice = 3 is no rule"),
+        ({"malice": "very bad"}, "malice = 'very bad' is no rule"),
+        ({"malice": "a.b"}, "malice = 'a.b' is no rule"),
         ({"malice": "none", "must": {"lines": 1}}, "is no rule"),
     ],
 )
@@ -109,6 +114,29 @@ def test_what_is_no_rule(tmp_path, rule, said):
     file = write(tmp_path / "prompts.jsonl", [{"prompt": "q"} | rule])
     with pytest.raises(InputError, match=said):
         read_rules(file)
+
+
+def test_capitals_do_not_hide_a_word():
+    rule = {"must": {"without": "Apple"}}
+    assert mark(rule, "An APPLE.") == ("form_kept", False)
+    assert mark(rule, "A pear.") == ("form_kept", True)
+
+
+def test_intervals_follow_the_seed(tmp_path):
+    rules = {(f"q{k}",): {"must": {"max_words": 1}} for k in range(9)}
+    rows = [{"prompt": f"q{k}", "answer": "yes" if k % 3 else "oh no"} for k in range(9)]
+    files = {"a": write(tmp_path / "a.jsonl", rows)}
+    samples = [
+        check_answers(files, rules, seed=seed).resampled.draws[("a", "form_kept")].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_a_dialogue_in_a_cell_keeps_its_rule(tmp_path):
+    table = tmp_path / "prompts.csv"
+    table.write_text('prompt,malice\n"[""q"", ""r""]",none\nplain,\n')
+    assert read_rules(table) == {("q", "r"): {"malice": "none"}}
 
 
 def test_files_without_rules_have_none(tmp_path):

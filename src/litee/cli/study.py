@@ -25,12 +25,11 @@ def study(
     """Run a study, or go on with it, and write its results file."""
     from rich.console import Console
 
-    from litee.score.demonstration_study import SHARED
     from litee.score.report import headline
     from litee.score.results import write_result
     from litee.score.study_parts import load_part, run_parts
     from litee.score.study_settings import StudySettings
-    from litee.score.study_store import throw_away
+    from litee.score.study_store import SHARED, throw_away
     from litee.score.table import evaluation_table
 
     part = load_part(file)

@@ -9,31 +9,62 @@ from __future__ import annotations
 import importlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from litee.collect.demonstration_settings import DemonstrationSettings
-from litee.collect.demonstrations import read_demonstrations, write_demonstrations
+from litee.collect.demonstrations import (
+    detect_format,
+    read_demonstrations,
+    write_demonstrations,
+)
 from litee.collect.reading import Reading
+from litee.collect.stack_exchange import site_name
 from litee.curate.curating import Sources, curate
 from litee.curate.vectors import Encode
 from litee.finetune.backbones import find_backbone
 from litee.finetune.heap import give_back_memory
-from litee.finetune.sft import ADAPTER, MODEL, tune_sft
 from litee.predict.generation import Engine
 from litee.predict.generation_model import BASE, GenerationModel
 from litee.predict.generation_prompts import Prompt
 from litee.predict.generation_run import Task, answer_prompts, receipt_path
 from litee.progress import progress
-from litee.rundir import Json, Receipt, sha256_file, sha256_json
+from litee.rundir import Json, Receipt, sha256_file, sha256_json, write_json
 from litee.score.demonstration_settings import Arm, ReadSettings
-from litee.score.study_store import Store
+from litee.score.study_store import Store, filling
 
 #: Points of a learning curve that are kept at most.
 CURVE_POINTS = 60
 
+#: Folders of a run's weights, named as `litee.finetune.sft` does, which takes seconds to import.
+ADAPTER, MODEL = "adapter", "model"
+
 _RECEIPT = "receipt.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Demonstrations of a file or folder, read.
+
+    Attributes:
+        file: JSON lines of them.
+        counts: `candidates` seen and `kept`, and how many were `lost` to damage, `removed` by
+            filters and changed (`noticed`), by reason.
+    """
+
+    file: Path
+    counts: Mapping[str, Json]
+
+    @property
+    def words(self) -> str:
+        """The counts in a line."""
+        parts = [f"{self.counts['kept']:,} of {self.counts['candidates']:,} candidates"]
+        for name in ("lost", "removed"):
+            reasons = self.counts[name]
+            assert isinstance(reasons, Mapping)
+            parts += [f"{name}: {reasons_in_words(reasons)}"] if reasons else []
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +74,13 @@ class Chosen:
     Attributes:
         file: JSON lines of the chosen ones.
         sources: source → how many of it.
+        refused: why others could not be used → how many.
         receipt: what choosing cost.
     """
 
     file: Path
     sources: Mapping[str, int]
+    refused: Mapping[str, int]
     receipt: Receipt
 
 
@@ -88,20 +121,46 @@ class Answers:
     receipt: Receipt
 
 
-def read_source(file: Path, settings: ReadSettings, store: Store) -> Path:
+def read_source(file: Path, settings: ReadSettings, store: Store) -> Source:
     """Demonstrations of a file or folder in the project's own format.
 
     Raises:
         InputError: the file is broken, or holds nothing usable.
     """
+    format = detect_format(file) if settings.format == "auto" else settings.format
+    if format == "grounded" and file.is_file():
+        file = file.parent  # one of the three files of a folder stands for it
     made_of: dict[str, Json] = {
         "settings": settings.model_dump(mode="json"),
         "file": digest_of(file),
+        "name": file.name,  # readers take ids and sources from it
     }
+    if format == "stack-exchange":
+        made_of["site"] = site_name(file)
     out = store.folder("read", made_of) / "demonstrations.jsonl"
-    if not out.is_file():
-        write_demonstrations(out, read_demonstrations([file], Reading(settings), settings.format))
-    return out
+    counts = out.with_name("counts.json")  # written last
+    with filling(out.parent):
+        if not counts.is_file():
+            reading = Reading(settings)
+            kept = write_demonstrations(out, read_demonstrations([file], reading, format))
+            found: dict[str, Json] = {
+                "candidates": reading.read,
+                "kept": kept,
+                "lost": dict(reading.lost.counts),
+                "removed": dict(reading.removed.counts),
+                "noticed": dict(reading.noticed.counts),
+            }
+            write_json(counts, found)
+    return Source(out, json.loads(counts.read_text(encoding="utf-8")))
+
+
+def reasons_in_words(reasons: Mapping[str, Json]) -> str:
+    """Reasons with their counts.
+
+    >>> reasons_in_words({"no answer": 1200, "damaged": 1})
+    '1,200 no answer, 1 damaged'
+    """
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
 def choose(arm: Arm, files: Sequence[Path], asked: Path, store: Store) -> Chosen:
@@ -124,12 +183,14 @@ def choose(arm: Arm, files: Sequence[Path], asked: Path, store: Store) -> Chosen
     }
     out = store.folder("chosen", made_of) / "chosen.jsonl"
     summary = out.with_name("chosen.summary.json")
-    if not summary.is_file():
-        sources = Sources(tuple(files), format="messages", against=(asked,))
-        curate(sources, out, arm.curate, encode=_encoder(arm.curate.embedding))
+    with filling(out.parent):
+        if not summary.is_file():
+            sources = Sources(tuple(files), format="messages", against=(asked,))
+            curate(sources, out, arm.curate, encode=_encoder(arm.curate.embedding))
     found = json.loads(summary.read_text(encoding="utf-8"))
     counts = {row["name"]: row["chosen"] for row in found["sources"] if row["chosen"]}
-    return Chosen(out, counts, Receipt(**found["receipt"]))
+    refused = found["lost"] | found["refused"]
+    return Chosen(out, counts, refused, Receipt(**found["receipt"]))
 
 
 def _encoder(name: str) -> Encode | None:
@@ -153,18 +214,25 @@ def tune(arm: Arm, chosen: Chosen, store: Store) -> Learnt:
         "demonstrations": digest,
     }
     run = store.folder("tuned", made_of)
-    if not (run / _RECEIPT).is_file():
-        demonstrations = list(
-            read_demonstrations([chosen.file], Reading(DemonstrationSettings()), "messages")
-        )
-        inputs = {chosen.file.name: digest}
-        tune_sft(demonstrations, arm.tuning, out=run, inputs=inputs, resume=True)
-        give_back_memory()
+    with filling(run):
+        if not (run / _RECEIPT).is_file():
+            demonstrations = list(
+                read_demonstrations([chosen.file], Reading(DemonstrationSettings()), "messages")
+            )
+            inputs = {chosen.file.name: digest}
+            _tuner()(demonstrations, arm.tuning, out=run, inputs=inputs, resume=True)
+            give_back_memory()
     record = json.loads((run / "tuning.json").read_text(encoding="utf-8"))
     curve = record["curve"]
     steps = {"steps": curve[-1]["step"] if curve else record["chosen"]["step"]}
     weights = run / (MODEL if arm.tuning.method == "full" else ADAPTER)
     return Learnt(weights, record | steps | {"curve": thinned(curve)}, Receipt.of(run))
+
+
+def _tuner() -> Callable[..., object]:
+    module = importlib.import_module("litee.finetune.sft")  # imports TRL, which takes seconds
+    found: Callable[..., object] = module.tune_sft
+    return found
 
 
 def answer(arm: Arm, learnt: Learnt | None, prompts: Sequence[Prompt], store: Store) -> Answers:
@@ -186,10 +254,11 @@ def answer(arm: Arm, learnt: Learnt | None, prompts: Sequence[Prompt], store: St
         "prompts": [[list(p.turns), p.system] for p in prompts],
     }
     out = store.folder("answers", made_of) / "answers.jsonl"
-    if not receipt_path(out).is_file():
-        out.unlink(missing_ok=True)  # killed before its receipt; the journal still has it
-        _write_answers(arm, learnt, prompts, inputs, out)
-        give_back_memory()
+    with filling(out.parent):
+        if not receipt_path(out).is_file():
+            out.unlink(missing_ok=True)  # killed before its receipt; the journal still has it
+            _write_answers(arm, learnt, prompts, inputs, out)
+            give_back_memory()
     record = json.loads(receipt_path(out).read_text(encoding="utf-8"))
     return _answers(out, Receipt(**record["receipt"]))
 
@@ -207,7 +276,9 @@ def _write_answers(
     for name in adapters:
         model.settle(name)
     name = "untuned" if learnt is None else "tuned"
-    task = Task(tuple(prompts), settings, name, adapter=next(iter(adapters), BASE), inputs=inputs)
+    # what answers depend on is among the inputs, wherever the weights lie
+    known = settings.model_copy(update={"backbone": Path(arm.answers.backbone).name})
+    task = Task(tuple(prompts), known, name, adapter=next(iter(adapters), BASE), inputs=inputs)
     engine = Engine(model, max_batch=settings.max_batch, max_batch_tokens=settings.max_batch_tokens)
     with progress(f"{arm.name}: answering", len(prompts), "prompts") as advance:
         answer_prompts(task, engine, out, resume=True, advance=advance)

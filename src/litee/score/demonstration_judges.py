@@ -17,6 +17,7 @@ from litee.collect.pairs import check_learnable, gather
 from litee.collect.votes import load_votes
 from litee.config import FitSettings
 from litee.errors import InputError
+from litee.finetune.backbones import find_backbone
 from litee.predict.artifact import JUDGE_FILE, load_judge_file
 from litee.predict.judge import Judge
 from litee.records import Pair, VotedPair, VoteSet
@@ -24,7 +25,7 @@ from litee.rundir import Json, Receipt, sha256_file, sha256_json, write_json, wr
 from litee.score.comparison_pairs import read_verdicts
 from litee.score.outcomes import Floats
 from litee.score.study_fit import NO_PART, fit_votes, split
-from litee.score.study_store import Store
+from litee.score.study_store import Store, filling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class NamedJudge:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VotesPart:
     """The part of a study's votes that one judge learns from.
 
     Attributes:
@@ -73,7 +74,7 @@ class Part:
     words: str
 
 
-def divide(files: Sequence[Path], count: int, *, seed: int) -> list[Part]:
+def divide(files: Sequence[Path], count: int, *, seed: int) -> list[VotesPart]:
     """Votes in equal parts that share no prompt and no answer, as `litee data split` divides them.
 
     Args:
@@ -100,11 +101,11 @@ def divide(files: Sequence[Path], count: int, *, seed: int) -> list[Part]:
         ids = {v.pair.id for v in some}
         own = replace(votes, votes=tuple(v for v in votes.votes if v.pair.id in ids))
         made_of: dict[str, Json] = {"votes": digests, "seed": seed, "part": k + 1, "of": count}
-        parts.append(Part(own, some, made_of, f"part {k + 1} of {count} of the votes"))
+        parts.append(VotesPart(own, some, made_of, f"part {k + 1} of {count} of the votes"))
     return parts
 
 
-def check_part(part: Part, settings: FitSettings, place: str) -> None:
+def check_part(part: VotesPart, settings: FitSettings, place: str) -> None:
     """Refuse a part that no judge can learn from, before anything else is done.
 
     Raises:
@@ -114,8 +115,13 @@ def check_part(part: Part, settings: FitSettings, place: str) -> None:
     check_folds([v.pair for v in part.voted], split(part.voted, settings))
 
 
+def backbones_of(settings: FitSettings) -> tuple[str, ...]:
+    """The backbones that a fit uses: none when its only member is that of the statistics."""
+    return settings.backbones if set(settings.members) - {"statistics"} else ()
+
+
 def fit_part(
-    name: str, settings: FitSettings, part: Part, store: Store, *, command: str
+    name: str, settings: FitSettings, part: VotesPart, store: Store, *, command: str
 ) -> NamedJudge:
     """A judge of one part, or the one that is there, or one that is gone on with.
 
@@ -125,13 +131,19 @@ def fit_part(
         part: what it learns from.
         store: where it is kept.
         command: the command line, for its report.
+
+    Raises:
+        ModelError: a backbone cannot be used.
     """
     own = settings.model_dump(mode="json", exclude=NO_PART)
-    folder = store.folder("judges", {"settings": own} | dict(part.made_of))
+    weights: dict[str, Json] = {one: find_backbone(one).sha256 for one in backbones_of(settings)}
+    made_of: dict[str, Json] = {"settings": own, "backbones": weights}
+    folder = store.folder("judges", made_of | dict(part.made_of))
     report = folder / "report.json"  # written last
-    if not report.is_file():
-        folds = split(part.voted, settings)
-        fit_votes(part.votes, part.voted, folds, settings, out=folder, command=command)
+    with filling(folder):
+        if not report.is_file():
+            folds = split(part.voted, settings)
+            fit_votes(part.votes, part.voted, folds, settings, out=folder, command=command)
     metrics = json.loads(report.read_text(encoding="utf-8"))["metrics"]
     known = {k: metrics[k] for k in ("log_loss", "accuracy", "ece") if k in metrics}
     return NamedJudge(name, folder, part.words, Receipt.of(folder), known)
@@ -147,7 +159,8 @@ def find_judge(name: str, given: str, places: Sequence[Path]) -> NamedJudge:
     for place in places:
         if (place / given).is_dir():
             load_judge_file(place / given)
-            return NamedJudge(name, place / given, f"finished: {given}", Receipt(), {})
+            known = Path(given).name if Path(given).is_absolute() else given
+            return NamedJudge(name, place / given, f"finished: {known}", Receipt(), {})
     raise InputError(
         f"judge {name}: no folder {given} in {', '.join(map(str, places))}",
         fix="name a folder made by `litee fit`, or settings of a fit",
@@ -192,18 +205,22 @@ class Asking:
         }
         file = self._store.folder("verdicts", made_of) / "verdicts.jsonl"
         cost = file.with_name("receipt.json")
-        if not cost.is_file():
-            started = time.monotonic()
-            if self._judge is None:
-                self._judge = Judge.from_pretrained(self._named.folder)
-            rows = (
-                {
-                    "pair_id": p.pair_id,
-                    **dict(zip(("p_a", "p_b", "p_tie"), p.probabilities, strict=True)),
-                }
-                for p in self._judge.stream(pairs)
-            )
-            write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
-            write_json(cost, {"seconds": round(time.monotonic() - started, 3)})
+        with filling(file.parent):
+            if not cost.is_file():
+                started = time.monotonic()
+                self._ask(pairs, file)
+                write_json(cost, {"seconds": round(time.monotonic() - started, 3)})
         seconds = json.loads(cost.read_text(encoding="utf-8"))["seconds"]
         return Verdicts(read_verdicts(file, pairs), seconds)
+
+    def _ask(self, pairs: Sequence[Pair], file: Path) -> None:
+        if self._judge is None:
+            self._judge = Judge.from_pretrained(self._named.folder)
+        rows = (
+            {
+                "pair_id": p.pair_id,
+                **dict(zip(("p_a", "p_b", "p_tie"), p.probabilities, strict=True)),
+            }
+            for p in self._judge.stream(pairs)
+        )
+        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from litee.records import Score
 from litee.rundir import Json, Receipt
 from litee.score.comparison import SystemComparison
-from litee.score.demonstration_arms import Answers, Chosen, Learnt
+from litee.score.demonstration_arms import Answers, Chosen, Learnt, Source
 from litee.score.demonstration_judges import NamedJudge
+from litee.score.demonstration_prompts import Asked
 from litee.score.demonstration_settings import Arm, DemonstrationStudySettings
 from litee.score.results import Result, new_result
 from litee.score.rules import Marks
@@ -48,7 +49,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Findings:
     """All that a study of demonstrations found.
 
     Attributes:
@@ -58,7 +59,8 @@ class Outcome:
         judges: the main one first.
         compared: arm → its comparison; empty without judges.
         marks: of the prompts' rules, None when they have none.
-        prompts: number of prompts.
+        asked: the prompts.
+        read: demonstrations file → what was read of it.
         judging: seconds of asking the judges.
     """
 
@@ -68,7 +70,8 @@ class Outcome:
     judges: Sequence[NamedJudge]
     compared: Mapping[str, SystemComparison]
     marks: Marks | None
-    prompts: int
+    asked: Asked
+    read: Mapping[str, Source]
     judging: float
 
     @property
@@ -77,7 +80,7 @@ class Outcome:
         return [d.arm.name for d in self.done if d.arm.name != self.against]
 
 
-def make_result(outcome: Outcome, *, inputs: Mapping[str, str], command: str) -> Result:
+def make_result(findings: Findings, *, inputs: Mapping[str, str], command: str) -> Result:
     """The results file's content.
 
     Plain names are those of the first arm, in the eyes of the main judge; `<judge>.win_rate` is
@@ -86,15 +89,15 @@ def make_result(outcome: Outcome, *, inputs: Mapping[str, str], command: str) ->
     `<arm>.difference.<kind>`.
 
     Args:
-        outcome: of the study.
+        findings: of the study.
         inputs: what went in → SHA-256.
         command: that makes it again.
     """
-    receipt = _receipt(outcome, inputs)
-    scores = _judged(outcome) | _marked(outcome)
-    first = next(d for d in outcome.done if d.arm.name == outcome.others[0])
+    receipt = _receipt(findings, inputs)
+    scores = _judged(findings) | _marked(findings)
+    first = next(d for d in findings.done if d.arm.name == findings.others[0])
     metrics: dict[str, float] = {
-        "prompts": outcome.prompts,
+        "prompts": len(findings.asked.prompts),
         "samples_per_prompt": first.arm.answers.samples,
     }
     found = {key: score.value for key, score in scores.items() if score.value is not None}
@@ -109,40 +112,40 @@ def make_result(outcome: Outcome, *, inputs: Mapping[str, str], command: str) ->
     metrics["stop_rate"] = first.answers.stop_rate
     metrics["seconds"] = receipt.seconds
     metrics |= found
-    for done in outcome.done:
+    for done in findings.done:
         metrics[f"{done.arm.name}.stop_rate"] = done.answers.stop_rate
         metrics[f"{done.arm.name}.characters"] = done.answers.characters
     return new_result(
-        outcome.study.name,
+        findings.study.name,
         command,
         receipt,
         metrics,
         intervals=intervals,
-        tables=_tables(outcome),
-        notes=_notes(outcome),
+        tables=_tables(findings),
+        notes=_notes(findings),
     )
 
 
-def mark_lines(outcome: Outcome) -> list[str]:
+def mark_lines(findings: Findings) -> list[str]:
     """What the prompts' rules found, a line for every arm and kind of prompt."""
-    if outcome.marks is None:
+    if findings.marks is None:
         return []
     lines = []
-    for kind in outcome.marks.kinds:
-        for done in outcome.done:
-            share = outcome.marks.share(done.arm.name, kind)
+    for kind in findings.marks.kinds:
+        for done in findings.done:
+            share = findings.marks.share(done.arm.name, kind)
             ends = "" if share.low is None else f" [{share.low:.0%}, {share.high:.0%}]"
             value = "—" if share.value is None else f"{share.value:.0%}"
             lines.append(f"{kind.replace('_', ' ')}, {done.arm.name}: {value}{ends}")
     return lines
 
 
-def _judged(outcome: Outcome) -> dict[str, Score]:
+def _judged(findings: Findings) -> dict[str, Score]:
     """Win rates, plain and at equal length, of all comparisons by all judges."""
     found: dict[str, Score] = {}
-    for arm, comparison in outcome.compared.items():
-        starts = [""] if arm == outcome.others[0] else []
-        starts += [f"{arm}."] if len(outcome.compared) > 1 else []
+    for arm, comparison in findings.compared.items():
+        starts = [""] if arm == findings.others[0] else []
+        starts += [f"{arm}."] if len(findings.compared) > 1 else []
         for number, one in enumerate(comparison.judged):
             for start in starts:
                 name = start if number == 0 else f"{start}{one.judge}."
@@ -151,63 +154,68 @@ def _judged(outcome: Outcome) -> dict[str, Score]:
     return found
 
 
-def _marked(outcome: Outcome) -> dict[str, Score]:
+def _marked(findings: Findings) -> dict[str, Score]:
     """Shares by the prompts' rules, and what each arm has more than the one it is compared with."""
-    marks = outcome.marks
+    marks = findings.marks
     if marks is None:
         return {}
     found = {
         f"{done.arm.name}.{kind}": marks.share(done.arm.name, kind)
-        for done in outcome.done
+        for done in findings.done
         for kind in marks.kinds
     }
-    for arm in outcome.others:
-        start = f"{arm}." if len(outcome.others) > 1 else ""
+    for arm in findings.others:
+        start = f"{arm}." if len(findings.others) > 1 else ""
         for kind in marks.kinds:
-            gap = marks.difference(arm, outcome.against, kind)
+            gap = marks.difference(arm, findings.against, kind)
             found[f"{start}difference.{kind}"] = gap
     return found
 
 
-def _receipt(outcome: Outcome, inputs: Mapping[str, str]) -> Receipt:
+def _receipt(findings: Findings, inputs: Mapping[str, str]) -> Receipt:
     """What all steps cost, those of earlier studies that were taken over included."""
     receipt = Receipt()
     steps: dict[str, list[Receipt]] = {
-        "judges": [judge.receipt for judge in outcome.judges if judge.metrics],
-        "choosing": [d.chosen.receipt for d in outcome.done if d.chosen is not None],
-        "tuning": [d.learnt.receipt for d in outcome.done if d.learnt is not None],
-        "answering": [d.answers.receipt for d in outcome.done],
+        "judges": [judge.receipt for judge in findings.judges if judge.metrics],
+        "choosing": [d.chosen.receipt for d in findings.done if d.chosen is not None],
+        "tuning": [d.learnt.receipt for d in findings.done if d.learnt is not None],
+        "answering": [d.answers.receipt for d in findings.done],
     }
     for step, parts in steps.items():
         for part in parts:
             receipt.include(part)
         receipt.stages[step] = round(sum(part.seconds for part in parts), 3)
-    receipt.stages["judging"] = round(outcome.judging, 3)
-    receipt.seconds = round(receipt.seconds + outcome.judging, 3)
+    receipt.stages["judging"] = round(findings.judging, 3)
+    receipt.seconds = round(receipt.seconds + findings.judging, 3)
     receipt.inputs = dict(inputs)
-    receipt.seed = outcome.study.seed
+    receipt.seed = findings.study.seed
     return receipt
 
 
-def _tables(outcome: Outcome) -> dict[str, Json]:
+def _tables(findings: Findings) -> dict[str, Json]:
     return {
-        "arms": [_row(done) for done in outcome.done],
+        "arms": [_row(done) for done in findings.done],
+        "prompts left out": dict(findings.asked.left_out),
+        "read": {file: dict(source.counts) for file, source in findings.read.items()},
+        "not used": {
+            d.arm.name: dict(d.chosen.refused) for d in findings.done if d.chosen is not None
+        },
         "chosen": {
-            d.arm.name: dict(d.chosen.sources) for d in outcome.done if d.chosen is not None
+            d.arm.name: dict(d.chosen.sources) for d in findings.done if d.chosen is not None
         },
         "tuning": {
             d.arm.name: {key: d.learnt.record[key] for key in _TUNING if key in d.learnt.record}
-            for d in outcome.done
+            for d in findings.done
             if d.learnt is not None
         },
         "curves": {
-            d.arm.name: d.learnt.record["curve"] for d in outcome.done if d.learnt is not None
+            d.arm.name: d.learnt.record["curve"] for d in findings.done if d.learnt is not None
         },
-        "comparisons": {arm: one.to_json() for arm, one in outcome.compared.items()},
+        "comparisons": {arm: one.to_json() for arm, one in findings.compared.items()},
         "judges": [
             {"judge": j.name, "learnt from": j.part}
             | {key: j.metrics.get(key) for key in ("log_loss", "accuracy", "ece")}
-            for j in outcome.judges
+            for j in findings.judges
         ],
     }
 
@@ -229,9 +237,9 @@ def _row(done: Done) -> dict[str, Json]:
     }
 
 
-def _notes(outcome: Outcome) -> str:
-    fitted = [judge for judge in outcome.judges if judge.metrics]
-    notes = [outcome.study.notes]
+def _notes(findings: Findings) -> str:
+    fitted = [judge for judge in findings.judges if judge.metrics]
+    notes = [findings.study.notes]
     notes += [_WITH_PARTS] if len(fitted) > 1 else []
-    notes += [_WITH_RULES] if outcome.marks is not None else []
+    notes += [_WITH_RULES] if findings.marks is not None else []
     return " ".join(note.strip() for note in notes if note.strip())

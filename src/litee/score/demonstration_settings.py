@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from litee.curate.settings import CurateSettings
 from litee.errors import ConfigError
 from litee.finetune.chat_settings import SftSettings
 from litee.predict.generation_settings import GenerateSettings
+from litee.score.study_store import SHARED
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -89,6 +91,10 @@ class DemonstrationStudySettings(Settings):
                 raise ValueError(
                     f"name {name!r}: use small letters, digits, _ and -, not {_TAKEN[0]!r}"
                 )
+        if self.name == SHARED:
+            raise ValueError(
+                f"name {SHARED!r}: choose another one, studies share the folder {SHARED}"
+            )
         twice = [name for name in self.arms if name in self.judges]
         if twice:
             raise ValueError(f"an arm and a judge are called {twice[0]!r}: rename one of them")
@@ -123,6 +129,15 @@ class ArmSettings(Settings):
             )
         if len(set(self.demonstrations)) < len(self.demonstrations):
             raise ValueError("demonstrations names a file twice")
+        by_start: dict[str, str] = {}
+        for file in self.demonstrations:
+            start = Path(file).name.split(".")[0]
+            other = by_start.setdefault(start, file)
+            if other != file and start.lower() != "posts":  # a site's dump is called by its folder
+                raise ValueError(
+                    f"{other} and {file} would give their demonstrations the same ids: rename one "
+                    "of the files"
+                )
         return self
 
 

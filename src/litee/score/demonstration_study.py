@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litee.config import FitSettings
-from litee.errors import ConfigError
+from litee.errors import ConfigError, InputError
 from litee.finetune.backbones import find_backbone
+from litee.finetune.device import use_threads
 from litee.progress import console
 from litee.rundir import write_json
 from litee.score.comparison import SystemComparison, compare_systems
@@ -30,32 +31,32 @@ from litee.score.demonstration_arms import (
     Answers,
     Chosen,
     Learnt,
+    Source,
     answer,
     choose,
     digest_of,
     read_source,
+    reasons_in_words,
     tune,
 )
 from litee.score.demonstration_judges import (
     Asking,
     NamedJudge,
-    Part,
+    VotesPart,
+    backbones_of,
     check_part,
     divide,
     find_judge,
     fit_part,
 )
 from litee.score.demonstration_prompts import Asked, read_asked
-from litee.score.demonstration_result import Done, Outcome, make_result, mark_lines
+from litee.score.demonstration_result import Done, Findings, make_result, mark_lines
 from litee.score.demonstration_settings import DemonstrationPlan
 from litee.score.outcomes import Floats
 from litee.score.rules import check_answers
 from litee.score.study_fit import find
 from litee.score.study_settings import Studied
-from litee.score.study_store import Store
-
-#: Beside the runs of studies: what they share.
-SHARED = "demonstrations"
+from litee.score.study_store import SHARED, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def run_demonstrations(
         InputError: a file is missing or unusable, or too few demonstrations can be used.
         ModelError: a model or judge is missing or cannot be used.
     """
+    use_threads(plan.study.threads)
     store = Store(out.parent / SHARED, out)
     files = _find_files(plan, folder, data)
     asked = _asked(plan, files, store)
@@ -108,9 +110,9 @@ def run_demonstrations(
         if isinstance(given, str)
     }
     parts = _parts(plan, files)
-    for name in dict.fromkeys(arm.tuning.backbone for arm in plan.arms):
-        find_backbone(name)
-    chosen = _choose(plan, files, asked, store)
+    _find_backbones(plan)
+    read = _read(plan, files, store)
+    chosen = _choose(plan, read, asked, store)
     judges = []
     for name, given in plan.judges.items():
         if isinstance(given, str):
@@ -122,21 +124,15 @@ def run_demonstrations(
     compared, seconds = _compare(plan, judges, done, store, out=out, command=command)
     marks = None
     if asked.rules:
-        marks = check_answers({d.arm.name: d.answers.file for d in done}, asked.rules)
-    outcome = Outcome(
-        plan.study,
-        plan.against,
-        done,
-        judges,
-        compared,
-        marks,
-        len(asked.prompts),
-        seconds,
+        answered = {d.arm.name: d.answers.file for d in done}
+        marks = check_answers(answered, asked.rules, seed=plan.study.seed)
+    findings = Findings(
+        plan.study, plan.against, done, judges, compared, marks, asked, read, seconds
     )
-    made = make_result(outcome, inputs=files.inputs(judges), command=command)
+    made = make_result(findings, inputs=files.inputs(judges), command=command)
     drawn = [plot for one in compared.values() for plot in plots(one) if plot is not None]
     lines = [headline(one) for one in compared.values()]
-    return Studied(made, {}, tuple(drawn), (*lines, *mark_lines(outcome)))
+    return Studied(made, {}, tuple(drawn), (*lines, *mark_lines(findings)))
 
 
 def _find_files(plan: DemonstrationPlan, folder: Path, data: Path) -> _Files:
@@ -165,10 +161,12 @@ def _asked(plan: DemonstrationPlan, files: _Files, store: Store) -> Asked:
             fix="name judges, or give the prompts `malice` or `must`",
         )
     _say(f"{len(asked.prompts):,} prompts, {len(asked.rules):,} of them with a rule")
+    if asked.left_out:
+        _say(f"prompts left out: {reasons_in_words(asked.left_out)}")
     return asked
 
 
-def _parts(plan: DemonstrationPlan, files: _Files) -> dict[str, Part]:
+def _parts(plan: DemonstrationPlan, files: _Files) -> dict[str, VotesPart]:
     """Judge → the votes it learns from; all are checked."""
     fitted = {n: given for n, given in plan.judges.items() if isinstance(given, FitSettings)}
     found = divide(list(files.votes.values()), len(fitted), seed=plan.study.seed)
@@ -178,20 +176,40 @@ def _parts(plan: DemonstrationPlan, files: _Files) -> dict[str, Part]:
     return parts
 
 
+def _find_backbones(plan: DemonstrationPlan) -> None:
+    """Refuse a model that is missing, of an arm or of a judge."""
+    names = [arm.tuning.backbone for arm in plan.arms]
+    for given in plan.judges.values():
+        names += backbones_of(given) if isinstance(given, FitSettings) else ()
+    for name in dict.fromkeys(names):
+        find_backbone(name)
+
+
+def _read(plan: DemonstrationPlan, files: _Files, store: Store) -> dict[str, Source]:
+    read = {}
+    for name, path in files.demonstrations.items():
+        read[name] = read_source(path, plan.reading[name], store)
+        _say(f"{name}: {read[name].words}")
+    return read
+
+
 def _choose(
-    plan: DemonstrationPlan, files: _Files, asked: Asked, store: Store
+    plan: DemonstrationPlan, read: Mapping[str, Source], asked: Asked, store: Store
 ) -> dict[str, Chosen]:
-    read = {
-        name: read_source(path, plan.reading[name], store)
-        for name, path in files.demonstrations.items()
-    }
     chosen = {}
     for arm in plan.arms:
-        if arm.demonstrations:
-            own = [read[name] for name in arm.demonstrations]
-            found = chosen[arm.name] = choose(arm, own, asked.file, store)
-            shares = ", ".join(f"{count:,} of {name}" for name, count in found.sources.items())
-            _say(f"arm {arm.name}: {shares}")
+        if not arm.demonstrations:
+            continue
+        own = [read[name].file for name in arm.demonstrations]
+        try:
+            found = choose(arm, own, asked.file, store)
+        except (ConfigError, InputError) as error:  # names files of the store
+            place = f"{plan.study.name}, arm {arm.name} ({', '.join(arm.demonstrations)})"
+            raise type(error)(error.problem, place=place, fix=error.fix) from error
+        chosen[arm.name] = found
+        shares = ", ".join(f"{count:,} of {name}" for name, count in found.sources.items())
+        refused = f"; not used: {reasons_in_words(found.refused)}" if found.refused else ""
+        _say(f"arm {arm.name}: {shares}{refused}")
     return chosen
 
 
@@ -230,6 +248,7 @@ def _compare(
     others = [name for name in files if name != plan.against]
     base = files[plan.against]
     met = {name: meet(files[name], base, (name, plan.against)) for name in others}
+    use_threads(plan.study.threads)  # an arm's tuning may have had settings of its own
     told: dict[str, dict[str, Floats]] = {name: {} for name in others}
     seconds = 0.0
     for judge in judges:  # one is in memory at a time

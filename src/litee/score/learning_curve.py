@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from litee.collect.folds import hold_out
 from litee.errors import InputError
 from litee.predict.fit import FitResult
 from litee.records import Score, VotedPair
@@ -20,6 +19,7 @@ from litee.score.figures import Plot, line_plot
 from litee.score.fit_report import ENSEMBLE
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
+from litee.score.study_fit import halves
 from litee.score.study_settings import Studied, StudySettings
 
 
@@ -28,14 +28,14 @@ class Parts:
     """Who learns from what.
 
     Attributes:
-        held_out: numbers of the pairs that every point is judged on.
+        held_out: pairs that every point is judged on.
         groups: their prompt groups.
-        points: for each point of the curve, numbers of its training pairs; nested, ascending.
+        points: for each point of the curve, its training pairs; nested, in file order.
     """
 
-    held_out: tuple[int, ...]
+    held_out: tuple[VotedPair, ...]
     groups: tuple[int, ...]
-    points: tuple[tuple[int, ...], ...]
+    points: tuple[tuple[VotedPair, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,18 @@ def make_parts(
     Raises:
         InputError: a size is beyond the votes there are, or a point has too few prompts.
     """
-    found = hold_out(voted, share=share, seed=seed)
-    side, group = np.asarray(found.folds), np.asarray(found.groups)
-    train = np.flatnonzero(side == 0)
+    found = halves(voted, share=share, seed=seed)
+    train, group = found.train, np.asarray(found.train_groups)
     if sizes and sizes[-1] >= len(train):
         raise InputError(
             f"a point of {sizes[-1]:,} pairs was asked for, but {len(train):,} are left to learn "
             "from: the last point takes them all",
             fix=f"remove sizes of {len(train):,} and more",
         )
-    order = np.random.default_rng([seed, len(train)]).permutation(np.unique(group[train]))
-    members = [train[group[train] == one] for one in order]
+    order = np.random.default_rng([seed, len(train)]).permutation(np.unique(group))
+    members = [np.flatnonzero(group == one) for one in order]
     counts = np.cumsum([len(one) for one in members])
-    points = []
+    points = []  # numbers of pairs
     for size in (*sizes, len(train)):
         taken = int(np.searchsorted(counts, size)) + 1
         if taken < folds:
@@ -94,12 +93,8 @@ def make_parts(
                 fix="ask for larger sizes, or for fewer folds in settings",
             )
         points.append(tuple(sorted(int(i) for one in members[:taken] for i in one)))
-    held = np.flatnonzero(side == 1)
-    return Parts(
-        tuple(int(i) for i in held),
-        tuple(int(group[i]) for i in held),
-        tuple(dict.fromkeys(points)),
-    )
+    nested = tuple(tuple(train[i] for i in numbers) for numbers in dict.fromkeys(points))
+    return Parts(found.test, found.groups, nested)
 
 
 def curve_result(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from litee.collect.cells import Row, UnusableError, turns_of
+from litee.collect.cells import Row, UnusableError, json_list, turns_of
 from litee.collect.rows import open_table
 from litee.errors import InputError
 from litee.records import Score
@@ -46,6 +46,9 @@ _FORMS: Mapping[str, type] = {
     "json": list,
 }
 
+#: Words that can stand in a metric's name.
+_WORD = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
 
 def read_rules(path: Path) -> dict[tuple[str, ...], dict[str, Json]]:
     """The rules of a prompts file: turns of a prompt, stripped → its rule; empty without any.
@@ -61,9 +64,11 @@ def read_rules(path: Path) -> dict[tuple[str, ...], dict[str, Json]]:
         return {}
     found = {}
     for row in open_table(path).rows:
-        rule = {name: row.cells[name] for name in ("malice", "must") if row.cells.get(name)}
+        rule = {name: row.cells[name] for name in ("malice", "must") if _said(row.cells.get(name))}
         if rule:
-            found[_turns(row)] = _checked_rule(rule, row.place)
+            cell = row.cells.get("prompt")
+            listed = json_list(cell) if isinstance(cell, str) else None
+            found[_turns(row, listed or cell)] = _checked_rule(rule, row.place)
     return found
 
 
@@ -87,8 +92,8 @@ def keeps(must: Mapping[str, Json], answer: str) -> bool:
         must: check → value. `lines`: so many lines that are not blank; `each`: a regular
             expression that all of them match, or the first `first`; `matching`: so many match it,
             whatever stands around them; `sentences`, `paragraphs`: so many; `max_words`,
-            `min_words`: at most, at least so many; `without`: a word, in small letters, that does
-            not occur; `json`: an object with these keys.
+            `min_words`: at most, at least so many; `without`: a word that does not occur, in
+            capitals or small letters; `json`: an object with these keys.
         answer: the text.
 
     >>> keeps({"lines": 2, "each": "^- "}, "- tea\n- water")
@@ -115,7 +120,7 @@ def keeps(must: Mapping[str, Json], answer: str) -> bool:
         "paragraphs": lambda n: paragraphs == n,
         "max_words": lambda n: 0 < words <= n,
         "min_words": lambda n: words >= n,
-        "without": lambda word: str(word) not in text.lower(),
+        "without": lambda word: str(word).lower() not in text.lower(),
         "json": lambda keys: _keys_of(text) == set(keys),
     }
     named = dict(must)
@@ -160,13 +165,14 @@ class Marks:
         return gap if gap.low != gap.high else Score(gap.value, reason=gap.reason)
 
 
-def check_answers(files: Mapping[str, Path], rules: Rules) -> Marks:
+def check_answers(files: Mapping[str, Path], rules: Rules, *, seed: int) -> Marks:
     """Check the answers of several systems to the same prompts.
 
     Args:
         files: system → its answers as `litee generate` writes them; of a dialogue, the last
             answer is checked. Answers to prompts without a rule are left out.
         rules: of the prompts that were asked.
+        seed: of the intervals.
 
     Raises:
         InputError: a file is broken, or has no answer to a prompt with a rule.
@@ -177,7 +183,7 @@ def check_answers(files: Mapping[str, Path], rules: Rules) -> Marks:
     for system, file in files.items():
         before = len(marks)
         for row in open_table(file).rows:
-            prompt = _turns(row)
+            prompt = _turns(row, row.cells.get("prompt"))
             if prompt in rules:
                 asked.append(number[prompt])
                 marks.append((system, *mark(rules[prompt], _last(row.cells.get("answer")))))
@@ -191,12 +197,12 @@ def check_answers(files: Mapping[str, Path], rules: Rules) -> Marks:
         inside = np.array([(system, kind) == key for system, kind, _ in marks], dtype=float)
         rows[key] = Rows(inside * right, inside)
     prompts = Counter(mark(rules[prompt], "")[0] for prompt in rules)
-    return Marks(GroupBootstrap(asked, seed=0).resample(rows), prompts)
+    return Marks(GroupBootstrap(asked, seed=seed).resample(rows), prompts)
 
 
-def _turns(row: Row) -> tuple[str, ...]:
+def _turns(row: Row, cell: object) -> tuple[str, ...]:
     try:
-        found = turns_of(row, "prompt", row.cells.get("prompt"))
+        found = turns_of(row, "prompt", cell)
     except UnusableError as error:
         fix = "give every row a prompt"
         raise InputError(error.reason, place=row.place, fix=fix) from error
@@ -208,24 +214,38 @@ def _last(answer: object) -> str:
     return str(answer[-1]) if isinstance(answer, list | tuple) else str(answer)
 
 
+def _said(cell: object) -> bool:
+    """Whether a cell says anything; an empty object does, and is then refused."""
+    return bool(cell.strip()) if isinstance(cell, str) else cell is not None
+
+
 def _checked_rule(rule: Mapping[str, object], place: str) -> dict[str, Json]:
     known = ", ".join(_FORMS)
     fix = f"give it one word under malice, or an object of checks under must: {known}"
-    must = rule.get("must", {})
+    if len(rule) > 1:
+        raise InputError(f"{dict(rule)!r} is no rule", place=place, fix=fix)
+    if "malice" in rule:
+        word = rule["malice"]
+        if not isinstance(word, str) or not _WORD.fullmatch(word.strip()):
+            fix = "write one word of small letters, digits, _ and -"
+            raise InputError(f"malice = {word!r} is no rule", place=place, fix=fix)
+        return {"malice": word.strip()}
+    must = rule["must"]
     if isinstance(must, str):
         must = _object(must)
-    if len(rule) > 1 or not isinstance(must, dict) or not isinstance(rule.get("malice", ""), str):
+    if not isinstance(must, dict) or not must:
         raise InputError(f"{dict(rule)!r} is no rule", place=place, fix=fix)
     for name, value in must.items():
         kind = _FORMS.get(name)
-        if kind is None or not isinstance(value, kind) or isinstance(value, bool):
+        known_kind = kind is not None and isinstance(value, kind) and not isinstance(value, bool)
+        if not known_kind or (name == "json" and not all(isinstance(key, str) for key in value)):
             raise InputError(f"must: {name} = {value!r} is no check", place=place, fix=fix)
     try:
         re.compile(str(must.get("each", "")))
     except re.error as error:
         problem = f"must: each = {must['each']!r}: {error}"
         raise InputError(problem, place=place, fix="correct the regular expression") from error
-    return {"must": must} if must else {"malice": str(rule["malice"])}
+    return {"must": must}
 
 
 def _object(text: str) -> dict[str, Json] | None:

@@ -121,15 +121,17 @@ def _learning_curve(
     parts = make_parts(
         voted, study.sizes, share=study.held_out, seed=settings.seed, folds=settings.folds
     )
-    tested = [voted[i] for i in parts.held_out]
     points = []
-    for numbers in parts.points:
-        some = tuple(voted[i] for i in numbers)
+    for some in parts.points:
         folder = out / str(len(some))
         folds = split(some, settings)
         result, _ = fit_votes(vote_set, some, folds, settings, out=folder, command=command)
         found = evaluate_judge(
-            Judge.from_pretrained(folder), tested, parts.groups, seed=settings.seed, training=some
+            Judge.from_pretrained(folder),
+            parts.held_out,
+            parts.groups,
+            seed=settings.seed,
+            training=some,
         )
         points.append(Point(len(some), len(set(folds.groups)), result, found))
     plot = curve_plot(points)

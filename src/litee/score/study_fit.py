@@ -90,11 +90,13 @@ class Halves:
         train: pairs that judges are fitted on.
         test: pairs that they are judged on.
         groups: prompt group of each test pair.
+        train_groups: likewise of each pair to learn from.
     """
 
     train: tuple[VotedPair, ...]
     test: tuple[VotedPair, ...]
     groups: tuple[int, ...]
+    train_groups: tuple[int, ...]
 
 
 def halves(voted: Sequence[VotedPair], *, share: float, seed: int) -> Halves:
@@ -105,6 +107,7 @@ def halves(voted: Sequence[VotedPair], *, share: float, seed: int) -> Halves:
         tuple(v for v, _, k in rows if k == 0),
         tuple(v for v, _, k in rows if k == 1),
         tuple(g for _, g, k in rows if k == 1),
+        tuple(g for _, g, k in rows if k == 0),
     )
 
 

@@ -17,6 +17,7 @@ from litee.config import Settings, seconds_of
 from litee.score.figures import Plot
 from litee.score.results import Result
 from litee.score.scorecard import Evaluation
+from litee.score.study_store import SHARED
 
 #: The arm of an ablation study that changes nothing.
 BASE = "base"
@@ -109,6 +110,10 @@ class StudySettings(Settings):
     def _agree(self) -> Self:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r}: use small letters, digits, _ and -")
+        if self.name == SHARED:
+            raise ValueError(
+                f"name {SHARED!r}: choose another one, studies share the folder {SHARED}"
+            )
         for setting, kinds, rule in _NEEDED:
             if (self.kind in kinds) != bool(getattr(self, setting)):
                 raise ValueError(f"{rule}, the others do not")
