@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,6 +272,20 @@ def test_a_study_made_of_studies_brings_them_together(tmp_path, train, backbone,
     assert 'id="two"' in page
     for text in ("Fit.", "Both.", "words"):
         assert text in page
+    # results of finished parts are taken as they are, unless another command has made them
+    shutil.rmtree(tmp_path / "out")
+    kept = tmp_path / "results" / "one.json"
+    kept.write_text(kept.read_text().replace('"notes": "Fit."', '"notes": "Kept."'))
+    other = tmp_path / "results" / "two.json"
+    other.write_text(other.read_text().replace("two.yaml", "elsewhere/two.yaml"))
+    assert litee("study", file, *places, "--finished").code == 0
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"tiny", "two"}
+    assert result_of(tmp_path).metrics == pytest.approx(made.metrics)
+    assert read_result(other).command.endswith(f"study {tmp_path.as_posix()}/two.yaml")
+    page = (tmp_path / "out/tiny/report.html").read_text()
+    assert "Kept." in page and page.count("<svg") == 1
+    litee("study", file, *places, "--finished", "--restart").refused(2, "--restart throws away")
+    litee("study", tmp_path / "one.yaml", *places, "--finished").refused(2, "this study has none")
     # results that are there already are shown beside the parts, and a wrong name is an error
     shown = whole | {"parts": ["one.yaml"], "beside": ["two"]}
     write_yaml(file, shown | {"headlines": {"words": "two.words.log_loss_difference"}})

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from litee.errors import ConfigError
+
 #: What marks a run's folder below a study's.
 _MADE = ("manifest.json", "*/manifest.json", "*/*/spent.json")
 
@@ -20,6 +22,12 @@ def study(
     results: Annotated[Path, typer.Option(help="Folder of the results files.")] = Path("results"),
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw an earlier run away instead of going on.")
+    ] = False,
+    finished: Annotated[
+        bool,
+        typer.Option(
+            "--finished", help="Of a study made of parts: take results files that are there."
+        ),
     ] = False,
 ) -> None:
     """Run a study, or go on with it, and write its results file."""
@@ -36,6 +44,14 @@ def study(
     loaded = part.study
     folder = out or Path("runs") / loaded.name
     command = f"litee study {file.as_posix()}"
+    if finished and (restart or not part.parts):
+        raise ConfigError(
+            "--finished takes results of parts as they are: this study has none"
+            if not part.parts
+            else "--finished keeps what --restart throws away",
+            place=str(file),
+            fix="leave one of them out" if part.parts else "leave --finished out",
+        )
     if restart:
         names = [load_part(file.parent / name).study.name for name in part.parts]
         places = (folder, *(folder.parent / name for name in names))
@@ -45,7 +61,13 @@ def study(
             shutil.rmtree(made.parent, ignore_errors=True)
     if isinstance(loaded, StudySettings) and loaded.kind == "parts":
         found = run_parts(
-            loaded, folder=file.parent, out=folder, data=data, results=results, command=command
+            loaded,
+            folder=file.parent,
+            out=folder,
+            data=data,
+            results=results,
+            command=command,
+            finished=finished,
         )
     else:
         found = part.run(out=folder, data=data, command=command)

@@ -185,10 +185,23 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "base-tuned-verdict.log_loss": "tuned to answer",
         "base-tuned-head.log_loss": "tuned under a head",
     },
+    "depths": {
+        "base.source_log_loss": "log loss, mean of the sources: one depth per backbone",
+        "shallower.source_log_loss": "a shallower one",
+        "several.source_log_loss": "two per backbone",
+        "several-hard-labels.source_log_loss": "two, from the majority's verdict",
+    },
+    "prompt_seen": {
+        "base.source_log_loss": "two sources, one backbone: log loss with the prompt",
+        "hidden.source_log_loss": "without",
+        "hidden.log_loss_difference": "difference over all votes",
+    },
     "mt_bench_bound": {
         "mt_bench_human.log_loss": "with the test source's own votes: log loss",
         "mt_bench_human.accuracy": "accuracy",
         "mt_bench_human.ece": "ECE",
+        "mt_bench_human.system_names_log_loss": "the systems' names alone: log loss",
+        "mt_bench_human.system_names_accuracy": "accuracy",
     },
     "mt_bench_transfer": {
         "log_loss": "log loss",
@@ -233,10 +246,12 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "peak_rss_growth_mb": "MB that 100,000 answers take more than 1,000",
     },
     "sources": {
-        "base.log_loss": "whole sources held out: log loss",
-        "effects.log_loss": "with deviations of their own",
-        "effects.log_loss_difference": "difference",
-        "prior_log_loss": "a constant prediction",
+        "base.source_log_loss": "whole sources held out, mean log loss: one head for all others",
+        "apart.source_log_loss": "a head for each",
+        "effects.source_log_loss": "deviations of their own",
+        "only-statistics.source_log_loss": "text statistics alone: one head",
+        "only-statistics-apart.source_log_loss": "a head for each source",
+        "only-endings.source_log_loss": "of how answers end only",
     },
     "travel": {
         "smollm2.raft_less_base.retrieved.token_f1": "token F1 with retrieved documents, SmolLM2: "

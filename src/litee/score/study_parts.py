@@ -40,6 +40,11 @@ class Part:
     settings: FitSettings | DemonstrationPlan
 
     @property
+    def command(self) -> str:
+        """The command that makes its results."""
+        return f"litee study {self.file.as_posix()}"
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Files of the studies that it is made of; most are made of none."""
         return self.study.parts if isinstance(self.study, StudySettings) else ()
@@ -75,7 +80,14 @@ def load_part(file: Path) -> Part:
 
 
 def run_parts(
-    study: StudySettings, *, folder: Path, out: Path, data: Path, results: Path, command: str
+    study: StudySettings,
+    *,
+    folder: Path,
+    out: Path,
+    data: Path,
+    results: Path,
+    command: str,
+    finished: bool = False,
 ) -> Studied:
     """Run all parts, write their results files, and bring them together.
 
@@ -86,6 +98,8 @@ def run_parts(
         data: folder of the votes files.
         results: folder of the results files.
         command: the command that makes the results again.
+        finished: take a part's results file as it is where the part's own command has made it,
+            and run the others; the page then has its figures without plots.
 
     Returns:
         The headline metrics, with their intervals.
@@ -110,33 +124,47 @@ def run_parts(
                 fix="write part.metric, with the name of one of the parts or of beside",
             )
     done: dict[str, Studied] = {}
+    known: dict[str, Result] = {}
     for part in parts:
-        done[part.study.name] = found = part.run(
-            out=out.parent / part.study.name,
-            data=data,
-            command=f"litee study {part.file.as_posix()}",
-        )
-        write_result(results, found.result)
-    known = {name: one.result for name, one in done.items()} | beside
+        name = part.study.name
+        kept = _finished(part, results) if finished else None
+        if kept is not None:
+            known[name] = kept
+            continue
+        done[name] = part.run(out=out.parent / name, data=data, command=part.command)
+        known[name] = done[name].result
+        write_result(results, known[name])
+    receipt = _receipt(known.values())
+    taken = {name: one for name, one in known.items() if name not in done}
+    known |= beside
     metrics, intervals = _headlines(study.headlines, known)
     made = new_result(
         study.name,
         command,
-        _receipt(done.values()),
+        receipt,
         metrics,
         intervals=intervals,
         tables=_tables(study, known.values()),
         notes=study.notes,
     )
-    write_text(out / "report.html", study_page(made, study.headlines, done, beside))
+    write_text(out / "report.html", study_page(made, study.headlines, done, taken | beside))
     return Studied(made, {})
 
 
-def _receipt(parts: Iterable[Studied]) -> Receipt:
+def _finished(part: Part, results: Path) -> Result | None:
+    """The results file of a part, if its own command has made it."""
+    file = results / f"{part.study.name}.json"
+    if not file.is_file():
+        return None
+    found = read_result(file)
+    return found if found.command == part.command else None
+
+
+def _receipt(parts: Iterable[Result]) -> Receipt:
     """What all parts cost together."""
     receipt = Receipt()
     for one in parts:
-        receipt.include(Receipt(**dict(one.result.receipt)))  # type: ignore[arg-type]
+        receipt.include(Receipt(**dict(one.receipt)))  # type: ignore[arg-type]
     return receipt
 
 
