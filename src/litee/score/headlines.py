@@ -210,6 +210,17 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "gpt4_accuracy": "GPT-4's accuracy",
     },
+    "mt_bench_transfer_apart": {
+        "log_loss": "with a head per source and equal weights: log loss",
+        "statistics_log_loss": "text statistics",
+        "accuracy": "accuracy",
+        "ece": "ECE",
+    },
+    "mt_bench_transfer_depths": {
+        "log_loss": "with two depths per backbone: log loss",
+        "accuracy": "accuracy",
+        "ece": "ECE",
+    },
     "mt_bench_transfer_effects": {
         "log_loss": "with deviations of the sources' own: log loss",
         "prior_log_loss": "constant prediction",
