@@ -159,9 +159,12 @@ def whiskers(
             axes.axvline(line[0], color=GREEN, linestyle=(0, (4, 2)), linewidth=1.4, label=line[1])
             figure.legend(loc="outside upper right")
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        if percent:
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        if percent:  # whole per cent, unless all lies within a few of them
+            low, high = axes.get_xlim()
+            axes.xaxis.set_major_formatter(
+                PercentFormatter(1, decimals=0 if high - low > 0.03 else 1)
+            )
     parts = [f"{key} {_spoken(s, percent=percent)}" for key, s in shown.items()]
     end = f"; {line[1]} {_number(line[0], percent=percent)}" if line else ""
     return Plot(name, figure, f"{label}: {'; '.join(parts)}{end}.")
