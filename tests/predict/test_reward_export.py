@@ -89,17 +89,17 @@ def test_members_that_do_not_fit_are_refused_with_the_reason(judge_of, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_judge_that_does_not_see_prompts_is_refused(judge_of, tmp_path):
+@pytest.mark.parametrize(
+    ("was", "now", "words"),
+    [
+        ('"prompt_share": 0.2', '"prompt_share": 0.0', "does not see the prompt"),
+        ('"max_tokens": 60', '"max_tokens": 8', "8 tokens cuts every text"),
+    ],
+)
+def test_a_judge_that_reads_less_than_a_classifier_is_refused(judge_of, tmp_path, was, now, words):
     folder = judge_of("llama", "probe")
     file = folder / "judge.json"
-    file.write_text(file.read_text().replace('"prompt_share": 0.2', '"prompt_share": 0.0'))
-    with pytest.raises(ModelError, match="does not see the prompt"):
-        export_reward(folder, tmp_path / "out")
-
-
-def test_a_budget_that_cuts_every_trial_is_named(judge_of, tmp_path):
-    folder = judge_of("llama", "probe")
-    file = folder / "judge.json"
-    file.write_text(file.read_text().replace('"max_tokens": 60', '"max_tokens": 8'))
-    with pytest.raises(ModelError, match="8 tokens cuts every text"):
+    assert was in file.read_text()
+    file.write_text(file.read_text().replace(was, now))
+    with pytest.raises(ModelError, match=words):
         export_reward(folder, tmp_path / "out")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from litee.errors import ConfigError
+
+if TYPE_CHECKING:
+    from litee.score.study_parts import Part
 
 #: What marks a run's folder below a study's.
 _MADE = ("manifest.json", "*/manifest.json", "*/*/spent.json")
@@ -37,28 +40,16 @@ def study(
     from litee.score.results import write_result
     from litee.score.study_parts import load_part, run_parts
     from litee.score.study_settings import StudySettings
-    from litee.score.study_store import SHARED, throw_away
     from litee.score.table import evaluation_table
 
     part = load_part(file)
     loaded = part.study
     folder = out or Path("runs") / loaded.name
     command = f"litee study {file.as_posix()}"
-    if finished and (restart or not part.parts):
-        raise ConfigError(
-            "--finished takes results of parts as they are: this study has none"
-            if not part.parts
-            else "--finished keeps what --restart throws away",
-            place=str(file),
-            fix="leave one of them out" if part.parts else "leave --finished out",
-        )
+    if finished:
+        _check_finished(part, restart)
     if restart:
-        names = [load_part(file.parent / name).study.name for name in part.parts]
-        places = (folder, *(folder.parent / name for name in names))
-        for place in places:
-            throw_away(place.parent / SHARED, place)
-        for made in [f for place in places for kind in _MADE for f in place.glob(kind)]:
-            shutil.rmtree(made.parent, ignore_errors=True)
+        _throw_away(part, folder)
     if isinstance(loaded, StudySettings) and loaded.kind == "parts":
         found = run_parts(
             loaded,
@@ -80,3 +71,27 @@ def study(
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     path = write_result(results, found.result)
     console.print(f"\nresults: {path}   judge and report: {folder}", soft_wrap=True)
+
+
+def _check_finished(part: Part, restart: bool) -> None:
+    problem, fix = "", "leave one of them out"
+    if restart:
+        problem = "--finished keeps what --restart throws away"
+    if not part.parts:
+        problem = "--finished takes results of parts as they are: this study has none"
+        fix = "leave --finished out"
+    if problem:
+        raise ConfigError(problem, place=str(part.file), fix=fix)
+
+
+def _throw_away(part: Part, folder: Path) -> None:
+    """What the study and its parts have made, and what of it studies share."""
+    from litee.score.study_parts import load_part
+    from litee.score.study_store import SHARED, throw_away
+
+    names = [load_part(part.file.parent / name).study.name for name in part.parts]
+    places = (folder, *(folder.parent / name for name in names))
+    for place in places:
+        throw_away(place.parent / SHARED, place)
+    for made in [f for place in places for kind in _MADE for f in place.glob(kind)]:
+        shutil.rmtree(made.parent, ignore_errors=True)

@@ -80,14 +80,9 @@ def run_judges(
     }
     fits: dict[str, FitResult] = {}
     for arm, chosen in arms.items():
+        place, teacher = out / arm, told.get(arm)
         fits[arm], _ = fit_votes(
-            vote_set,
-            train,
-            folds,
-            chosen,
-            out=out / arm,
-            command=command,
-            teacher=told.get(arm),
+            vote_set, train, folds, chosen, out=place, command=command, teacher=teacher
         )
     floors = floor_systems(train, pairs)
     systems = dict(floors) | {arm: _probabilities(out / arm, pairs) for arm in arms}

@@ -6,7 +6,7 @@ nothing of command lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,20 +109,8 @@ def run_parts(
         InputError: a headline names a metric that its results file does not have.
     """
     parts = [load_part(folder / name) for name in study.parts]  # all are checked before the first
-    for part in parts:
-        if part.study.kind == "parts":
-            raise ConfigError(
-                "a part is made of parts itself", place=str(part.file), fix="name its parts here"
-            )
     beside = {name: read_result(results / f"{name}.json") for name in study.beside}
-    for name, source in study.headlines.items():
-        file = source.partition(".")[0]
-        if file not in {*beside, *(part.study.name for part in parts)}:
-            raise ConfigError(
-                f"headline {name} = {source!r}: no part of this name",
-                place=study.name,
-                fix="write part.metric, with the name of one of the parts or of beside",
-            )
+    _check(study, parts)
     done: dict[str, Studied] = {}
     known: dict[str, Result] = {}
     for part in parts:
@@ -149,6 +137,23 @@ def run_parts(
     )
     write_text(out / "report.html", study_page(made, study.headlines, done, taken | beside))
     return Studied(made, {})
+
+
+def _check(study: StudySettings, parts: Sequence[Part]) -> None:
+    """Refuse parts of parts, and headlines of what is neither a part nor beside."""
+    for part in parts:
+        if part.parts:
+            raise ConfigError(
+                "a part is made of parts itself", place=str(part.file), fix="name its parts here"
+            )
+    known = {*study.beside, *(part.study.name for part in parts)}
+    for name, source in study.headlines.items():
+        if source.partition(".")[0] not in known:
+            raise ConfigError(
+                f"headline {name} = {source!r}: no part of this name",
+                place=study.name,
+                fix="write part.metric, with the name of one of the parts or of beside",
+            )
 
 
 def _finished(part: Part, results: Path) -> Result | None:
