@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from litee.collect.pairs import gather
 from litee.collect.votes import load_votes
-from litee.finetune.members import blend
+from litee.finetune.task import blend
 from litee.predict.artifact import load_judge_file
 from litee.predict.judge import Judge
 from litee.records import Pair

@@ -8,8 +8,12 @@ import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
+from litee.finetune import probe, whitening
 from litee.finetune.heads import vote_loss
-from litee.finetune.probe import PairStates, fit_probe, predict_head
+from litee.finetune.members import ridge_losses
+from litee.finetune.probe import PairStates, fit_probe, fit_probes, predict_head
+from litee.finetune.task import Task
+from litee.records import Folds
 
 HEADS = ["davidson", "rao-kupper", "joint"]
 
@@ -193,3 +197,64 @@ def test_of_takes_some_pairs_and_keeps_the_leaves():
     assert some.states is data.states
     assert some.left.tolist() == [data.left[3], data.left[1]]
     assert some.right.tolist() == [data.right[3], data.right[1]]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("pairs", [400, 20])  # whitened, and not
+def test_a_path_of_ridges_ends_where_each_alone_does(name, pairs):
+    data, shares, weights = made_up(pairs=pairs, width=12)
+    ridges = (5.0, 500.0, 50.0)
+    together = fit_probes(data, shares, weights, ridges=ridges, head=name)
+    for ridge, model in zip(ridges, together, strict=True):
+        assert gradient(model, data, shares, weights, ridge).abs().max() < 2e-5
+        alone = fit_probe(data, shares, weights, ridge=ridge, head=name)
+        np.testing.assert_allclose(predict_head(model, data), predict_head(alone, data), atol=2e-4)
+
+
+def test_whitening_saves_steps_and_keeps_the_solution(monkeypatch):
+    """Columns of very different size after a rotation, as states have: few directions are long."""
+    rng = np.random.default_rng(3)
+    turn, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    states = ((rng.normal(size=(300, 20)) * np.geomspace(30, 0.03, 20)) @ turn).astype(np.float32)
+    left, right = rng.integers(0, 300, (2, 600))
+    shares = np.eye(3)[rng.integers(0, 3, 600)]
+    shares[: len(shares) // 2] = np.eye(3)[(states[left[:300], 0] < states[right[:300], 0]) * 1]
+    data, weights = PairStates(states, left, right), np.ones(600)
+    looks = []
+    loss = probe.vote_loss
+    monkeypatch.setattr(probe, "vote_loss", lambda *x: looks.append(1) or loss(*x))
+    found = fit_probe(data, shares, weights, ridge=1.0)
+    with_it = len(looks)
+    monkeypatch.setattr(whitening, "_root", lambda block, ridge: None)  # plain coordinates
+    plain = fit_probe(data, shares, weights, ridge=1.0, steps=2000)
+    assert 3 * with_it < len(looks) - with_it, (with_it, len(looks) - with_it)
+    np.testing.assert_allclose(predict_head(found, data), predict_head(plain, data), atol=3e-3)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_folds_own_votes_have_no_say_in_its_ridge(count):
+    data, shares, weights = made_up(pairs=120, leaves=200, width=8)
+    fold = np.arange(120) % count
+    folds = Folds(tuple(range(120)), tuple(fold.tolist()), count)
+    before = ridge_losses(
+        data, Task(shares, weights, folds, 0), ridges=(2.0, 200.0), head="davidson"
+    )
+    assert before.shape == (count, 2)
+    changed = shares.copy()
+    changed[fold == 1] = shares[fold == 1][::-1]
+    after = ridge_losses(
+        data, Task(changed, weights, folds, 0), ridges=(2.0, 200.0), head="davidson"
+    )
+    np.testing.assert_array_equal(after[1], before[1])
+    assert not np.allclose(after[0], before[0])
+    if count == 2:
+        return
+    for j, ridge in enumerate((2.0, 200.0)):  # row 0 by hand: every other fold once
+        total = 0.0
+        for held in range(1, count):
+            train = np.flatnonzero((fold != 0) & (fold != held))
+            own = np.flatnonzero(fold == held)
+            model = fit_probe(data.of(train), shares[train], weights[train], ridge=ridge)
+            p = predict_head(model, data.of(own))
+            total += float((weights[own] * -(shares[own] * np.log(p)).sum(1)).sum())
+        assert before[0, j] == pytest.approx(total / weights[fold != 0].sum(), abs=1e-3)

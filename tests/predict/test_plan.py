@@ -65,7 +65,7 @@ def steps(plan):
 def test_every_step_by_hand():
     plan = expect(settings(), FOLDS, MACHINE, [measured()])
     found = {name: step.seconds for name, step in steps(plan).items()}
-    fits = 2 * (1 + 4) + 1
+    fits = 2 * (1 + 3 / 2) + 2 + 1  # a ridge per fold, three more in the same fit; both folds; all
     # half of the tokens in each of two folds; 12 % of them are judged at the start and each epoch
     epochs = 500 * 2 * (2 * 0.88 * 3e-4 + (1 + 2) * 0.12 * 1e-4)
     full = 2 * (epochs + 500 * 2 * 1e-4)

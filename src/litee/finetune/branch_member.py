@@ -27,9 +27,10 @@ from litee.finetune.branch import (
 from litee.finetune.deadline import Deadline
 from litee.finetune.heads import HeadName, PairHead, average_heads
 from litee.finetune.loop import History
-from litee.finetune.members import STOP_SHARE, Fitted, Task, stop_split
+from litee.finetune.members import STOP_SHARE, Fitted
 from litee.finetune.probe import Floats, Ints, PairStates, fit_probe
 from litee.finetune.states import TokenStore
+from litee.finetune.task import Task, stop_split
 from litee.rundir import Json, RunDir, atomic_path, write_json
 
 #: Branches train in one pass as long as their batches together have no more tokens: beyond it a

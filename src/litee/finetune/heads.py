@@ -62,6 +62,13 @@ class PairHead(nn.Module, ABC):
     def logits_of(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """Features → (n, 3) logits of A, B, tie."""
 
+    @abstractmethod
+    def designs(self, features: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Name of learnt weights → the matrix whose rows they multiply; n rows, or n per branch.
+
+        What a fit needs to know of the loss's shape; a bias has its weights' name and no matrix.
+        """
+
     def logits(self, left: Tensor, right: Tensor) -> Tensor:
         """Standardised states (n, width) of both branches → (n, 3) logits of A, B, tie."""
         return self.logits_of(self.features(left, right))
@@ -97,6 +104,10 @@ class RewardHead(PairHead):
         """The difference, (n, width), and the symmetric (|a − b|, (a + b)/√2), (n, 2 width)."""
         both = torch.cat([(left - right).abs(), (left + right) / 2**0.5], dim=-1)
         return left - right, both
+
+    def designs(self, features: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Rewards read the difference, ties the symmetric part."""
+        return {"reward_weight": features[0], "tie.weight": features[1]}
 
     def scores(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Features → (n,) reward differences δ and (n,) tie scores t."""
@@ -170,6 +181,10 @@ class JointHead(PairHead):
         both: Tensor = (self.label(left) + self.label(right)[:, [1, 0, 2]]) / 2
         return both
 
+    def designs(self, features: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Each label reads both orders."""
+        return {"label.weight": torch.cat(features)}
+
 
 class VerdictHead(PairHead):
     """The language model's own output layer, cut down to the replies A, B and tie.
@@ -225,6 +240,10 @@ class VerdictHead(PairHead):
         one, two = (self.replies(states).log_softmax(-1) for states in features)
         both: Tensor = (one + two[:, [1, 0, 2]]) / 2
         return both
+
+    def designs(self, features: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Nothing is learnt."""
+        return {}
 
 
 def make_head(name: HeadName, width: int) -> PairHead:

@@ -6,6 +6,7 @@ Knows nothing of backbones: states come in as arrays.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from litee.finetune.heads import HeadName, PairHead, make_head, vote_loss
+from litee.finetune.whitening import Block, blocks_of, minimise
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
+Features = tuple[Tensor, Tensor]
 
 #: Prior precision of a source's own biases, in pairs. The shared ones are free.
 BIAS_RIDGE = 5.0
@@ -58,7 +61,7 @@ class _PerSource(nn.Module):
         self.rows = [slice(a, b) for a, b in itertools.pairwise(bounds)] if len(ends) else []
         self.own = nn.ModuleList(make_head(head.name, head.width).double() for _ in self.rows)
 
-    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Features of all rows → (n, 3) logits, each row's by its source's weights."""
         if not self.rows:
             return self.head.logits_of(features)
@@ -70,15 +73,15 @@ class _PerSource(nn.Module):
             parts.append(functional_call(_Logits(self.head), weights, (few,)))
         return torch.cat(parts)
 
-    def penalty(self, ridge: float) -> Tensor:
-        """Half the squared weights, shared and own, times their precision."""
-        total = ridge * self.head.penalty()
-        for own in self.own:
+    def blocks(self, features: Features, weights: Tensor) -> list[Block]:
+        """What is learnt, shared and own, with the rows that it reads."""
+        found = blocks_of(self.head, "head", features, weights)
+        for k, (rows, own) in enumerate(zip(self.rows, self.own, strict=True)):
             assert isinstance(own, PairHead)
-            biases = [x for name, x in own.named_parameters() if name.endswith("bias")]
-            total = total + ridge * own.penalty()
-            total = total + BIAS_RIDGE / 2 * sum(x.square().sum() for x in biases)
-        return total
+            few = (features[0][rows], features[1][rows])
+            share = weights[rows].sum() / weights.sum()  # of the loss that these rows are
+            found += blocks_of(own, f"own.{k}", few, weights[rows], share=float(share))
+        return found
 
 
 class _Logits(nn.Module):
@@ -88,8 +91,19 @@ class _Logits(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         return self.head.logits_of(features)
+
+
+def _penalty(weights: dict[str, Tensor], ridge: float) -> Tensor:
+    """Half the squared weights, shared and own, times their precision; shared biases are free."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, x in weights.items():
+        precision = ridge
+        if name.endswith("bias"):
+            precision = 0.0 if name.startswith("head.") else BIAS_RIDGE
+        total = total + precision / 2 * x.square().sum()
+    return total
 
 
 def fit_probe(
@@ -102,10 +116,27 @@ def fit_probe(
     steps: int = 200,
     sources: Ints | None = None,
 ) -> PairHead:
+    """A head fitted under one ridge: see `fit_probes`."""
+    return fit_probes(
+        data, shares, weights, ridges=(ridge,), head=head, steps=steps, sources=sources
+    )[0]
+
+
+def fit_probes(
+    data: PairStates,
+    shares: Floats,
+    weights: Floats,
+    *,
+    ridges: Sequence[float],
+    head: HeadName = "davidson",
+    steps: int = 200,
+    sources: Ints | None = None,
+) -> list[PairHead]:
     """Fit a head by L-BFGS on Σ wᵢ·CEᵢ / Σ wᵢ + ridge / n · (half the squared weights).
 
     n is the number of pairs, so `ridge` is a prior precision per coefficient in units of pairs.
-    Training is deterministic and, for the Davidson and joint heads, convex.
+    Training is deterministic and, for the Davidson and joint heads, convex. Ridges are fitted from
+    the strongest to the weakest, each starting where the last one ended.
 
     With `sources`, a pair of source k is judged by weights w + uₖ, both under the same prior, and
     the head that comes back is w alone: what the sources share, for votes of another one. It is
@@ -116,13 +147,13 @@ def fit_probe(
         data: states of n pairs.
         shares: (n, 3) vote shares.
         weights: (n,) weights.
-        ridge: not negative; 150 is a good start for standardised states.
+        ridges: not negative; 150 is a good start for standardised states.
         head: which head.
-        steps: most iterations.
+        steps: most iterations per ridge.
         sources: (n,) number of each pair's source; None, or one source for all: one set of weights.
 
     Returns:
-        The head, float32, standardised on the training states.
+        One head per ridge, float32, standardised on the training states.
     """
     if sources is not None:
         order = np.argsort(sources, kind="stable")
@@ -135,24 +166,23 @@ def fit_probe(
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
     known = np.zeros(len(target), dtype=np.int64) if sources is None else np.sort(sources)
     fitted = _PerSource(model, known)
-    optimiser = torch.optim.LBFGS(
-        fitted.parameters(),
-        max_iter=steps,
-        history_size=20,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-9,
-        line_search_fn="strong_wolfe",
-    )
+    blocks = fitted.blocks(features, weight)
+    now = {name: x.detach() for name, x in fitted.named_parameters()}
+    found: dict[float, PairHead] = {}
+    for ridge in sorted(set(ridges), reverse=True):
 
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        log_p = torch.log_softmax(fitted(features), dim=-1)
-        loss = vote_loss(log_p, target, weight) + fitted.penalty(ridge) / len(target)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        def loss(weights: dict[str, Tensor], ridge: float = ridge) -> Tensor:
+            log_p = torch.log_softmax(functional_call(fitted, weights, (features,)), dim=-1)
+            return vote_loss(log_p, target, weight) + _penalty(weights, ridge) / len(target)
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return model.float()
+        now = minimise(loss, now, blocks, ridge / len(target), steps=steps)
+        one = make_head(head, model.width)
+        one.mean.copy_(model.mean)
+        one.scale.copy_(model.scale)
+        own = {n.removeprefix("head."): x for n, x in now.items() if n.startswith("head.")}
+        one.load_state_dict({**one.state_dict(), **own})
+        found[ridge] = one
+    return [found[ridge] for ridge in ridges]
 
 
 def predict_head(model: PairHead, data: PairStates) -> npt.NDArray[np.float64]:

@@ -24,9 +24,12 @@ from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, fit_probe
 from litee.finetune.trunk import lay_out, pooled
 
-#: Evaluations of the loss in a probe's fit: 68 on average over 32 fits (four votes files, two
-#: backbones, four ridges), 22 to 221; weak ridges on many pairs take the most.
-PROBE_EVALUATIONS = 68
+#: Steps of a probe's fit with and without whitening: means over four votes files, all of them
+#: together, two backbones and four ridges.
+WHITENED_STEPS, PLAIN_STEPS = 19, 38
+
+#: What a further ridge takes in the same fit, beside the first.
+NEXT_RIDGE = 0.5
 
 
 #: Every shape of batch leaves compiled kernels and holes in the heap behind: a long training holds
@@ -163,14 +166,28 @@ def _timed(work: Callable[[Pack], None], pack: Pack, device: torch.device) -> fl
 def probe_seconds(pairs: int, width: int) -> float:
     """Seconds of one probe's fit on `pairs` pairs with states of `width` numbers."""
     rng = np.random.default_rng(0)
-    few = min(pairs, 2000)
+    few = min(pairs, max(2000, width + 1))
     states = rng.normal(size=(2 * few, width)).astype(np.float32)
     data = PairStates(states, np.arange(few), np.arange(few, 2 * few))
     shares = rng.dirichlet([1, 1, 1], size=few)
-    steps = 6
-    started = time.perf_counter()
-    fit_probe(data, shares, np.ones(few), ridge=500.0, steps=steps)
-    return (time.perf_counter() - started) / steps * PROBE_EVALUATIONS * pairs / few
+    seconds = []
+    for steps in (1, 6):
+        started = time.perf_counter()
+        fit_probe(data, shares, np.ones(few), ridge=500.0, steps=steps)
+        seconds.append(time.perf_counter() - started)
+    first, more = seconds[0], max(0.0, seconds[1] - seconds[0]) / 5
+    steps = WHITENED_STEPS if few > width else PLAIN_STEPS
+    return (first + (steps - 1) * more) * pairs / few
+
+
+def probe_fits(folds: int, ridges: int) -> float:
+    """How many fits of one ridge a member on frozen states takes, the choice of its ridge included.
+
+    >>> probe_fits(5, 1), probe_fits(5, 4)
+    (6.0, 31.0)
+    """
+    chosen = max(2, folds * (folds - 1) / 2) * (1 + NEXT_RIDGE * (ridges - 1))
+    return (chosen if ridges > 1 else 0.0) + folds + 1
 
 
 def probe_bytes(pairs: int, width: int) -> int:

@@ -25,16 +25,10 @@ from litee.finetune.branch_member import BranchPlan, fit_branch_member
 from litee.finetune.deadline import Deadline
 from litee.finetune.device import DtypeName
 from litee.finetune.heads import HeadName, PairHead
-from litee.finetune.members import (
-    Fitted,
-    Task,
-    cross_entropy,
-    fit_probe_member,
-    keep_fixed_member,
-    probe_depths,
-)
+from litee.finetune.members import Fitted, fit_probe_member, keep_fixed_member, probe_depths
 from litee.finetune.probe import PairStates
 from litee.finetune.states import PooledStore, TokenStore
+from litee.finetune.task import Task, cross_entropy
 from litee.predict.artifact import BackboneEntry, MemberEntry
 from litee.predict.depths import DEPTH_RIDGE, DepthSearch, candidate_depths, sample_pairs
 from litee.predict.verdict_head import verdict_head

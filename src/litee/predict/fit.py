@@ -31,8 +31,9 @@ from litee.finetune.device import (
     use_threads,
 )
 from litee.finetune.heap import give_back_memory
-from litee.finetune.members import Task, cross_entropy, fit_probe_member, make_task
+from litee.finetune.members import fit_probe_member
 from litee.finetune.statistics import GROUPS, statistics_states
+from litee.finetune.task import Task, cross_entropy, make_task
 from litee.predict.artifact import JudgeFile, MemberEntry, save_judge_file
 from litee.predict.backbone_fit import BackboneFit, Cut, Members, slug
 from litee.predict.calibration import Floats

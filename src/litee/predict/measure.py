@@ -26,6 +26,7 @@ from litee.finetune.rates import (
     forget_peak,
     held_bytes,
     measure_rates,
+    probe_fits,
     probe_seconds,
 )
 from litee.finetune.states import PooledStore, pack_tokens
@@ -63,7 +64,7 @@ def calibrate(
     at = time.monotonic()
     data = statistics_states(few)
     reading = (time.monotonic() - at) * len(pairs) / len(few)
-    fits = folds.count * (1 + len(settings.ridge)) + 1
+    fits = probe_fits(folds.count, len(settings.ridge))
     statistics = reading + fits * probe_seconds(len(pairs), data.states.shape[1])
     base = held_bytes(device)
     names = settings.backbones if set(settings.members) - {"statistics"} else ()

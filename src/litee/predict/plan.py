@@ -14,7 +14,7 @@ from pathlib import Path
 from litee.config import ENCODER_MEMBERS, Encoder, FitSettings
 from litee.errors import BudgetError, ConfigError
 from litee.finetune.branch_member import PASS_TOKENS
-from litee.finetune.rates import Rates, probe_bytes
+from litee.finetune.rates import Rates, probe_bytes, probe_fits
 from litee.predict.leaner import lighter
 from litee.records import Folds
 from litee.rundir import Json
@@ -234,10 +234,10 @@ def _backbone_steps(backbone: Measured, settings: FitSettings, folds: Folds) -> 
         low, high = cost * lowest * (1 - spread), cost * highest * (1 + spread)
         yield Step(f"{tokens.encoder} states of {name}", cost * depth, low, high, why)
         if tokens.encoder != "verdict":
-            fits = folds.count * (1 + (len(settings.ridge) if len(settings.ridge) > 1 else 0)) + 1
+            fits = probe_fits(folds.count, len(settings.ridge))
             share = (folds.count - 1) / folds.count
             fits *= len(settings.depths_of(name) or (depth,))
-            why = f"{fits} fits of {tokens.pairs:,} pairs"
+            why = f"{fits:.0f} fits of {tokens.pairs:,} pairs"
             probe = "probe" if tokens.encoder == "tree" else "joint probe"
             yield _step(f"{probe} on {name}", fits * share * backbone.probe, 0.4, why)
         if ENCODER_MEMBERS[tokens.encoder][1] in settings.members:
