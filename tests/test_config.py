@@ -174,6 +174,8 @@ def test_every_choice_is_accepted(name):
         ({"depth": (2, 3), "lora_layers": 4}, "lora_layers = 4 is more than depth = 3"),
         ({"depth": 3, "lora_layers": 4}, "lora_layers = 4 is more than depth = 3"),
         ({"sources": "apart"}, "leave lora"),
+        ({"branch_pooling": "attention", "pooling": "last"}, "use pooling last+mean or mean"),
+        ({"branch_pooling": "attention", "members": ["verdict-lora"]}, "without verdict-lora"),
         ({"ridge": [10.0, -1.0]}, "ridge must not be negative"),
     ],
 )

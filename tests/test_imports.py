@@ -12,7 +12,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "litee"
 FOLDERS = ["collect", "curate", "encode", "finetune", "predict", "score", "serve"]
-ROOTS = {"errors", "records", "config", "rundir", "progress"}
+ROOTS = {"errors", "records", "amounts", "config", "rundir", "progress"}
 #: May use everything and are used by nobody but each other and `litee/__init__.py`.
 TOPS = {"pipeline", "cli", "cluster"}
 FILES = sorted(SRC.rglob("*.py"))

@@ -2,9 +2,10 @@
 
     python experiments/tuning/prompts.py DATA OUT
 
-writes OUT/test.jsonl (the first turns of the 80 MT-Bench questions) and OUT/train.jsonl (the
-instructions of the self-instruct seed tasks, the Vicuna questions, the ELI5 questions, shuffled). A
-training prompt that is a near duplicate of a test prompt is left out and counted.
+writes OUT/test.jsonl (the first turns of the 80 MT-Bench questions), OUT/train.jsonl (the
+instructions of the self-instruct seed tasks, the Vicuna questions, the ELI5 questions, shuffled),
+and OUT/wide.jsonl (the test prompts and the seed tasks, for systems that have learnt from neither).
+A prompt that is a near duplicate of a test prompt is left out and counted.
 """
 
 from __future__ import annotations
@@ -42,13 +43,16 @@ def main(arguments: list[str]) -> int:
     kept = [
         text for text, group in zip(train, groups[len(test) :], strict=True) if group not in taken
     ]
+    seeds = set(seed_tasks(data))
+    wide = [*test, *(text for text in kept if text in seeds)]
     kept = [kept[k] for k in np.random.default_rng(0).permutation(len(kept))]
-    for name, chosen in (("test", test), ("train", kept)):
+    for name, chosen in (("test", test), ("train", kept), ("wide", wide)):
         lines = [json.dumps({"id": f"{name}-{k}", "prompt": t}) for k, t in enumerate(chosen)]
         write_text(out / f"{name}.jsonl", "\n".join(lines) + "\n")
     left_out = len(train) - len(kept)
     sys.stdout.write(
-        f"{len(test)} test prompts, {len(kept)} training prompts; {left_out} left out as near "
+        f"{len(test)} test prompts, {len(wide) - len(test)} seed tasks beside them, {len(kept)} "
+        f"training prompts; {left_out} left out as near "
         "duplicates of test prompts\n"
     )
     return 0
@@ -56,14 +60,19 @@ def main(arguments: list[str]) -> int:
 
 def candidates(data: Path) -> Iterator[str]:
     """Prompts that people wrote, without any of MT-Bench's."""
+    yield from seed_tasks(data)
+    for name in ("guanaco_vicuna80", "lfqa_experts"):
+        for pair in load_pairs(data / f"votes/{name}.jsonl.gz"):
+            yield pair.prompt[0]
+
+
+def seed_tasks(data: Path) -> Iterator[str]:
+    """Instructions of the self-instruct seed tasks, with their input."""
     with gzip.open(data / "demonstrations/self_instruct_seed_tasks.jsonl.gz", "rt") as stream:
         for line in stream:
             task = json.loads(line)
             given = task["instances"][0]["input"]
-            yield task["instruction"] + (f"\n\n{given}" if given else "")
-    for name in ("guanaco_vicuna80", "lfqa_experts"):
-        for pair in load_pairs(data / f"votes/{name}.jsonl.gz"):
-            yield pair.prompt[0]
+            yield (task["instruction"] + (f"\n\n{given}" if given else "")).strip()
 
 
 def distinct(texts: Iterator[str]) -> list[str]:

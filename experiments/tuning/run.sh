@@ -37,13 +37,13 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
   --backbone smollm2-135m-instruct --members probe --depth 24 --threads "$threads"
 [[ -f $runs/independent/receipt.json ]] || $litee fit "$runs/votes/test.jsonl" --out "$runs/independent" \
   --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
-[[ -f $runs/prompts/train.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
+[[ -f $runs/prompts/wide.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
-# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, long ones when its name ends so
+# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts; when its name ends in .long, long ones, to more prompts
 answer() {
   local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160 many=()
-  [[ $1 != *.long ]] || length=512
-  [[ $samples == 1 && $length -lt 512 ]] || many=(--dtype bfloat16 --max-batch 80)
+  [[ $1 != *.long ]] || { length=512 prompts=$runs/prompts/wide.jsonl; }
+  [[ $samples == 1 && $length -lt 512 ]] || many=(--dtype auto --max-batch 80)
   mkdir -p "$runs/answers"
   [[ -f $file ]] || $litee generate "$prompts" --backbone "$2" --name "$1" --max-new-tokens "$length" \
     --samples "$samples" --threads "$threads" --out "$file" --resume "${many[@]}" "${@:3}"
@@ -91,7 +91,7 @@ case $what in
       --config $here/strong.yaml --out "$strong"
     mkdir -p "$runs/chosen"
     [[ -f $runs/chosen/strong.jsonl ]] || $litee curate "$strong" --config $here/strong_chosen.yaml \
-      --against "$runs/prompts/test.jsonl" --out "$runs/chosen/strong.jsonl"
+      --against "$runs/prompts/wide.jsonl" --out "$runs/chosen/strong.jsonl"
     sft "$what" "$runs/chosen/strong.jsonl" "$what"
     for name in "$what" "$base"; do
       adapter=()

@@ -6,7 +6,6 @@ the setting, the value, what is allowed and the fix. Knows nothing of what the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeVar, get_args
@@ -14,6 +13,7 @@ from typing import Literal, Self, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from litee.amounts import bytes_of
 from litee.errors import ConfigError
 
 #: Where backbones run.
@@ -92,6 +92,11 @@ class FitSettings(Settings):
     pooling: Literal["last", "mean", "last+mean"] = Field(
         "last+mean", description="What of an answer's states the head reads."
     )
+    branch_pooling: Literal["states", "attention"] = Field(
+        "states",
+        description="How LoRA branches pool: states, as `pooling` says; attention, with a learnt "
+        "weighted mean in place of the mean.",
+    )
     head: Literal["davidson", "rao-kupper"] = Field(
         "davidson", description="Tie model of the tree encoder's heads."
     )
@@ -139,6 +144,12 @@ class FitSettings(Settings):
         True,
         description="Learn from every pair's vote shares; false takes the outcome with most votes. "
         "Ridge, early stop, weights and calibration go by the shares either way.",
+    )
+    annotators: Literal["equal", "agreement"] = Field(
+        "equal",
+        description="How much votes count in what is learnt from: equally, or by how well their "
+        "annotator agrees with the others on the same pairs, beyond chance. Ridge, early stop, "
+        "weights, calibration and report count them equally either way.",
     )
     pair_weight: Literal["pair", "votes", "prompt"] = Field(
         "prompt",
@@ -277,6 +288,17 @@ class FitSettings(Settings):
                 f"verdict_shots = {self.verdict_shots}, but no member asks for a verdict: add "
                 "verdict or verdict-lora to members"
             )
+        if self.annotators == "agreement" and self.members == ("verdict",):
+            raise ValueError(
+                "annotators = 'agreement' is about votes that members learn from, and verdict "
+                "learns from none: add a member"
+            )
+        read = "last" if "verdict-lora" in self.members else self.pooling
+        if self.branch_pooling == "attention" and read == "last":
+            raise ValueError(
+                "branch_pooling = 'attention' weighs a mean, which pooling = 'last' and "
+                "verdict-lora do not read: use pooling last+mean or mean, without verdict-lora"
+            )
         if self.sources == "apart" and self.tuned:
             raise ValueError(
                 "sources = 'apart' has heads on frozen states only: leave lora, joint-lora and "
@@ -288,43 +310,6 @@ class FitSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
-
-_TIMES = {"s": 1, "m": 60, "h": 3600}
-_SIZES = {"MB": 10**6, "GB": 10**9}
-
-
-def seconds_of(text: str, *, option: str = "--budget") -> float:
-    """A duration such as 90s, 20m or 1.5h in seconds.
-
-    Raises:
-        ConfigError: anything else, or less than a second.
-
-    >>> seconds_of("1.5h"), seconds_of("90")
-    (5400.0, 90.0)
-    """
-    return _amount(text, _TIMES, option, "90s, 20m or 2h")
-
-
-def bytes_of(text: str, *, option: str = "--max-memory") -> int:
-    """A size such as 500MB or 8GB in bytes.
-
-    Raises:
-        ConfigError: anything else, or less than a byte.
-
-    >>> bytes_of("1.5GB")
-    1500000000
-    """
-    return int(_amount(text, _SIZES, option, "500MB or 8GB"))
-
-
-def _amount(text: str, units: Mapping[str, int], option: str, examples: str) -> float:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = next((u for u in units if found and found[2].lower() == u.lower()), None)
-    if found is not None and not found[2]:
-        unit = next(iter(units))
-    if found is None or unit is None or float(found[1]) * units[unit] < 1:
-        raise ConfigError(f"{option} = {text!r} is no amount", fix=f"write it like {examples}")
-    return float(found[1]) * units[unit]
 
 
 def load_settings(

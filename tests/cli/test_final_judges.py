@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import SETTINGS, judge_bytes, litee, vote_rows, write_rows, write_yaml
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from litee.collect.pairs import gather
 from litee.collect.votes import load_votes
@@ -71,6 +71,54 @@ def test_averaged_branches_have_the_mean_of_all_weights(tmp_path, votes, backbon
     turned = np.array([p.probabilities for p in judge.predict([q.swapped() for q in pairs])])
     np.testing.assert_allclose(found, turned[:, [1, 0, 2]], atol=1e-5)
     assert found.std(axis=0).max() > 1e-3
+
+
+def with_attention(folder: Path, votes: Path, backbone: Path, member: str, **changes: object):
+    """A judge whose branches weigh their means, and the folder of its LoRA member."""
+    changes = {"learning_rate": 0.01, "branch_pooling": "attention"} | changes
+    kinds = [{"lora": "probe", "joint-lora": "joint"}[member], member]
+    out, done = fitted(folder, votes, backbone, members=kinds, **changes)
+    assert done.code == 0, done.err
+    (kept,) = (out / "members").glob(f"{member}-*")
+    return out, kept
+
+
+def query_of(folder: Path) -> np.ndarray:
+    return load_file(folder / "query.safetensors")["query"]
+
+
+@pytest.mark.parametrize("member", ["lora", "joint-lora"])
+def test_a_reloaded_branch_predicts_with_its_query(tmp_path, votes, backbone, quick, member):
+    out, kept = with_attention(tmp_path, votes, backbone, member)
+    assert np.abs(query_of(kept / "fold0") - query_of(kept / "fold1")).max() > 1e-3
+    pairs = [voted.pair for voted in gather(load_votes([str(votes)]).votes)]
+
+    def alone() -> np.ndarray:  # the branch of the first fold
+        return Judge.from_pretrained(out).member_outputs(pairs)[kept.name].probabilities
+
+    raw = json.loads((out / "judge.json").read_text())
+    assert [m["branch_pooling"] for m in raw["members"]] == ["states", "attention"]
+    raw["members"][1]["branches"] = ["fold0"]
+    (out / "judge.json").write_text(json.dumps(raw))
+    trained = load_file(out / "run" / kept.name / "fold0.safetensors")["probabilities"]
+    distance = np.abs(trained[:, None] - alone()[None]).max(-1)
+    assert 10 < len(trained) < 20 and distance.min(1).max() < 1e-5
+    query = query_of(kept / "fold0")
+    save_file({"query": -query}, kept / "fold0" / "query.safetensors")
+    assert np.abs(trained[:, None] - alone()[None]).max(-1).min(1).max() > 1e-4
+
+
+@pytest.mark.parametrize("member", ["lora", "joint-lora"])
+def test_averaged_branches_have_the_mean_query(tmp_path, votes, backbone, quick, member):
+    out, kept = with_attention(tmp_path, votes, backbone, member, lora_final="average")
+    one, two = (query_of(out / "run" / kept.name / f"fold{k}") for k in range(2))
+    assert np.abs(one - two).max() > 1e-3
+    np.testing.assert_allclose(query_of(kept / "average"), (one + two) / 2, rtol=1e-6)
+    judge = Judge.from_pretrained(out)
+    pairs = [voted.pair for voted in gather(load_votes([str(votes)]).votes)]
+    found = np.array([p.probabilities for p in judge.predict(pairs)])
+    turned = np.array([p.probabilities for p in judge.predict([q.swapped() for q in pairs])])
+    np.testing.assert_allclose(found, turned[:, [1, 0, 2]], atol=1e-5)
 
 
 def test_an_averaged_member_is_a_plain_reward_model(tmp_path, votes, backbone, quick):

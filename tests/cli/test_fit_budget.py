@@ -7,7 +7,7 @@ import json
 import pytest
 from commands import litee
 
-from litee.config import bytes_of, seconds_of
+from litee.amounts import bytes_of, seconds_of
 from litee.errors import ConfigError
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import PooledStore, TokenStore

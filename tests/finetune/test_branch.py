@@ -21,6 +21,7 @@ from litee.errors import ModelError
 from litee.finetune import adapters as adapters_module
 from litee.finetune import branch as branch_module
 from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.attention_pooling import start_query
 from litee.finetune.backbones import find_backbone, load_backbone
 from litee.finetune.batches import make_batches
 from litee.finetune.branch import Branch, Examples, Lesson, answers, train_together
@@ -96,15 +97,20 @@ class Setting:
                 parameter.copy_(torch.randn(parameter.shape, generator=rng) * 0.2)
         return head
 
-    def branch(self, name="one", *, seed=0, head=None, pooling="last", shaken=False):
+    def branch(self, name="one", *, seed=0, head=None, pooling="last", shaken=False, attends=False):
         parameters = self.adapters.add(name, seed=seed)
+        query = start_query(self.backbone.trunk.hidden_size) if attends else None
+        if attends:
+            parameters = parameters | {"query": query}
         if shaken:  # B is zero at the start, which would leave A without gradients
             rng = torch.Generator().manual_seed(seed + 50)
             with torch.no_grad():
                 for parameter in parameters.values():
                     parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.1)
         head = head or self.head(pooling=pooling)
-        return Branch(self.adapters, name, head=head, store=self.store, pooling=pooling)
+        return Branch(
+            self.adapters, name, head=head, store=self.store, pooling=pooling, query=query
+        )
 
 
 @pytest.fixture
@@ -217,14 +223,17 @@ def test_the_branch_is_a_function_of_its_seed_alone(tiny, tmp_path):
 # predictions
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "last+mean"])
-def test_before_the_first_step_it_is_its_probe(made, tmp_path, pooling):
+@pytest.mark.parametrize(
+    ("pooling", "attends"),
+    [*((p, False) for p in ("last", "mean", "last+mean")), ("mean", True), ("last+mean", True)],
+)
+def test_before_the_first_step_it_is_its_probe(made, tmp_path, pooling, attends):
     columns = branch_module.POOLINGS[pooling]
     states = PooledStore(made.backbone, [EXIT], folder=tmp_path).compute(made.forest, title="t")
     flat = states[:, 0][:, list(columns)].reshape(len(states), -1)
     data = PairStates(flat, made.forest.left, made.forest.right)
     probe = fit_probe(data, made.examples.shares, made.examples.weights, ridge=5.0)
-    branch = made.branch(head=probe, pooling=pooling)
+    branch = made.branch(head=probe, pooling=pooling, attends=attends)
     found = branch.log_probabilities(made.examples.pairs).exp().numpy()
     np.testing.assert_allclose(found, predict_head(probe, data), atol=1e-5)
 
@@ -342,6 +351,34 @@ def test_one_pass_gives_states_and_gradients_of_single_passes(tiny, tmp_path, se
         scale = gradient.abs().max()
         assert scale > 0, name
         assert (joint[name] - gradient).abs().max() <= 2e-5 * scale, name
+
+
+def test_every_branch_of_a_pass_pools_with_its_own_query(made):
+    given = {"one": True, "two": False, "three": True}
+    branches = [
+        made.branch(name, seed=k, shaken=True, pooling="last+mean", attends=attends)
+        for k, (name, attends) in enumerate(given.items())
+    ]
+    with torch.no_grad():
+        branches[0].query.mul_(20)  # so that weights are far from equal
+    batches = [one_batch(made.forest, made.examples.pairs[k : k + 5]) for k in range(3)]
+    together = answers(branches, [batch.pack for batch in batches])
+    sum(states.square().sum() for states in together).backward()
+    joint = [None if b.query is None else b.query.grad for b in branches]
+    for branch, batch, states, gradient in zip(branches, batches, together, joint, strict=True):
+        query = branch.query
+        branch.query = None if query is None else query.detach().requires_grad_()
+        (alone,) = answers([branch], [batch.pack])
+        torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-5)
+        branch.adapters.model.zero_grad()
+        alone.square().sum().backward()
+        if query is not None:
+            assert gradient.abs().max() > 0
+            scale = float(gradient.abs().max())
+            torch.testing.assert_close(gradient, branch.query.grad, atol=2e-5 * scale, rtol=1e-4)
+            branch.query = None
+            (plain,) = answers([branch], [batch.pack])
+            assert (plain - states).abs().max() > 1e-2
 
 
 def test_batched_products_are_those_one_by_one(made):
@@ -520,6 +557,29 @@ def digest(made, name):
     return hashlib.sha256(data).hexdigest()
 
 
+def test_the_query_moves_at_the_rate_of_the_adapter(tiny, tmp_path):
+    options = SETTINGS.model_copy(
+        update={"learning_rate": 1e-3, "weight_decay": 0.03, "warmup_ratio": 0.0}
+    )
+    made = Setting(tiny("llama"), tmp_path, options=options)
+    branch = made.branch(pooling="mean", attends=True)
+    lesson = Lesson(made.examples, made.examples, 0)
+    loop = branch_module._loop(branch, lesson, settings=options, checkpoint=tmp_path / "c")
+    groups = {id(p): g for g in loop.optimiser.param_groups for p in g["params"]}
+    found = {
+        (groups[id(p)]["peak"], groups[id(p)]["weight_decay"]) for p in loop.parameters.values()
+    }
+    assert found == {(1e-3, 0.03)} and loop.parameters["query"] is branch.query
+    (batch, _), *_ = loop.step_batches()
+    loss, weight = loss_of(branch, batch, made.examples)
+    loss.backward()
+    assert branch.query.grad.abs().min() > 0
+    loop.finish_step(float(loss.detach()), weight)
+    torch.testing.assert_close(
+        branch.query.detach().abs(), torch.full((32,), 1e-3), rtol=0.05, atol=0
+    )
+
+
 def train(made, folder, *, name="one", seed=3, head=None, **given):
     branch = made.branch(name, seed=seed, head=head, **given)
     part = Examples(np.arange(6), made.examples.shares[:6], made.examples.weights[:6])
@@ -548,17 +608,20 @@ def test_training_lowers_the_training_loss(tiny, tmp_path):
     assert -(votes.shares * log_p).sum(1).mean() == pytest.approx(history.best_loss, abs=1e-5)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(("dropout", "attends"), [(0.0, False), (0.3, False), (0.3, True)])
 @pytest.mark.parametrize("kill_at", [0, 3, 5])
-def test_killed_and_resumed_ends_in_the_same_bytes(tiny, tmp_path, monkeypatch, kill_at, dropout):
+def test_killed_and_resumed_ends_in_the_same_bytes(
+    tiny, tmp_path, monkeypatch, kill_at, dropout, attends
+):
     class Killed(BaseException):
         pass
 
     options = SETTINGS.model_copy(
         update={"lora_dropout": dropout, "batch_tokens": 64, "num_train_epochs": 4}
     )
+    given = {"pooling": "last+mean", "attends": True} if attends else {}
     whole = Setting(tiny("llama"), tmp_path / "whole", options=options)
-    _, expected = train(whole, tmp_path / "whole")
+    first, expected = train(whole, tmp_path / "whole", **given)
     assert expected.step > kill_at + 1
     assert expected.best_step > 1
 
@@ -575,13 +638,15 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tiny, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(Branch, "loss", dying)
         with pytest.raises(Killed):
-            train(cut, tmp_path / "cut")
+            train(cut, tmp_path / "cut", **given)
     torch.manual_seed(12345)
     again = Setting(tiny("llama"), tmp_path / "cut", options=options)
     assert again.store.tokens_run == 0
-    _, found = train(again, tmp_path / "cut")
+    second, found = train(again, tmp_path / "cut", **given)
     assert found == expected
     assert digest(again, "one") == digest(whole, "one")
+    if attends:
+        assert torch.equal(second.query, first.query) and first.query.abs().max() > 0
 
 
 def test_dropout_works_while_training_and_not_while_judging(tiny, tmp_path):

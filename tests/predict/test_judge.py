@@ -148,6 +148,63 @@ def test_layers_above_the_exit_are_not_loaded(judge):
     assert [r.backbone.trunk.depth for r in judge._runners] == [EXIT]
 
 
+# attention pooling
+
+
+@pytest.fixture(scope="module")
+def attending(tiny, tmp_path_factory):
+    """Branches with a query and branches without one, which share their passes."""
+    members = ("probe", "lora", "attending")
+    return write_judge(tmp_path_factory.mktemp("attending"), tiny("llama"), members)
+
+
+@pytest.mark.parametrize("flex", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_branches_pool_with_their_own_queries(attending, monkeypatch, flex, small):
+    if small:
+        monkeypatch.setattr(runner_module, "pack_tokens", lambda device: 50)
+        monkeypatch.setattr(runner_module, "pass_tokens", lambda device: 100)
+    if flex:
+        monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+        monkeypatch.setattr(runner_module, "lay_out", partial(lay_out, flex=True))
+    found = Judge.from_pretrained(attending.folder)
+    outputs, expected = found.member_outputs(PAIRS), by_hand(attending, PAIRS)
+    for name, output in outputs.items():
+        np.testing.assert_allclose(output.probabilities, expected[name], atol=1e-5, err_msg=name)
+
+
+def test_exchanged_answers_with_attention(attending):
+    found = Judge.from_pretrained(attending.folder)
+    there, back = found.predict(PAIRS), found.predict([p.swapped() for p in PAIRS])
+    np.testing.assert_allclose(table(there), table(back)[:, [1, 0, 2]], atol=1e-5)
+    assert there[0].reward_a == pytest.approx(back[0].reward_b, abs=1e-4)
+
+
+def test_judges_of_before_have_no_queries(attending, tmp_path):
+    folder = Path(shutil.copytree(attending.folder, tmp_path / "judge"))
+    expected = Judge.from_pretrained(folder).member_outputs(PAIRS)["lora"].probabilities
+    change(folder, lambda raw: [m.pop("branch_pooling") for m in raw["members"]])
+    old = Judge.from_pretrained(folder)
+    assert {m.branch_pooling for m in old.file.members} == {"states"}
+    found = old.member_outputs(PAIRS)
+    np.testing.assert_allclose(found["lora"].probabilities, expected, atol=1e-5)
+    change(folder, lambda raw: raw["members"][2].update(branch_pooling="attention"))
+    assert Judge.from_pretrained(folder).file == attending.file
+    for number, wrong in ((0, {"branch_pooling": "attention"}), (2, {"pooling": "last"})):
+        description = (folder / "judge.json").read_text()
+        change(folder, lambda raw, k=number, new=wrong: raw["members"][k].update(new))
+        with pytest.raises(ModelError, match="no branches that read a mean to weigh"):
+            Judge.from_pretrained(folder)
+        (folder / "judge.json").write_text(description)
+
+
+def test_a_missing_query_is_a_model_error(attending, tmp_path):
+    folder = Path(shutil.copytree(attending.folder, tmp_path / "judge"))
+    (folder / "members" / "attending" / "fold1" / "query.safetensors").unlink()
+    with pytest.raises(ModelError, match="query of attention pooling"):
+        Judge.from_pretrained(folder)
+
+
 # rewards
 
 

@@ -15,6 +15,7 @@ from litee.encode.budget import TokenBudget
 from litee.encode.forest import PairEncoder
 from litee.encode.templates import TEMPLATE_VERSION, Template
 from litee.finetune.adapters import Adapters
+from litee.finetune.attention_pooling import load_query, save_query
 from litee.finetune.backbones import find_backbone, load_backbone
 from litee.finetune.branch import load_head, save_head
 from litee.finetune.heads import make_head
@@ -50,6 +51,14 @@ KINDS = {
             "encoder": "tree",
             "start_depth": START,
             "branches": ("fold0", "fold1", "fold2"),
+        },
+        "attending": {
+            "kind": "lora",
+            "encoder": "tree",
+            "pooling": "last+mean",
+            "branch_pooling": "attention",
+            "start_depth": START,
+            "branches": ("fold0", "fold1"),
         },
         "joint": {"kind": "probe", "encoder": "joint", "head": "joint"},
         "joint-lora": {
@@ -108,6 +117,9 @@ def write_judge(
                 for parameter in parameters.values():
                     parameter.add_(0.1 - 0.04 * number)
             adapters.save(f"a{seed}{branch}", target / branch)
+            if entry.branch_pooling == "attention":
+                rng = torch.Generator().manual_seed(seed + number)
+                save_query(torch.randn(32, generator=rng), target / branch)
         entries.append(entry)
     weights = weights or [1 / len(entries)] * len(entries)
     exponent = 0.5 if pool == "power" else 1.0
@@ -172,7 +184,7 @@ def _reader(judge, entry, pairs, target):
         model.eval()
         encoded = [encoder(judge, entry.encoder).encode(pair) for pair in pairs]
         sides = [
-            torch.stack([_pooled(model, e.prefix, ids, entry) for e, ids in side])
+            torch.stack([_pooled(model, e.prefix, ids, entry, target) for e, ids in side])
             for side in ([(e, e.left) for e in encoded], [(e, e.right) for e in encoded])
         ]
     with torch.inference_mode():
@@ -186,10 +198,13 @@ def encoder(judge, kind):
     return PairEncoder(Template(backbone.tokenizer, "chat"), budget, encoder=kind)
 
 
-def _pooled(model, prefix, ids, entry):
+def _pooled(model, prefix, ids, entry, target):
     with torch.inference_mode():
         states = plain_states(model, [*prefix, *ids])[entry.depth or EXIT][-len(ids) :]
-    both = {"last": states[-1], "mean": states.mean(0)}
+    weights = torch.full((len(ids),), 1 / len(ids))
+    if entry.branch_pooling == "attention":
+        weights = (states @ load_query(target) / 32**0.5).softmax(0)
+    both = {"last": states[-1], "mean": weights @ states}
     return torch.cat([both[part] for part in entry.pooling.split("+")])
 
 

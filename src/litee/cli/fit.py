@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from litee.config import FitSettings, bytes_of, load_settings, seconds_of
+from litee.amounts import bytes_of, seconds_of
+from litee.config import FitSettings, load_settings
 
 if TYPE_CHECKING:
     from litee.finetune.deadline import Deadline

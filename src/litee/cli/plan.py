@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from litee.amounts import bytes_of, seconds_of
 from litee.cli.fit import fit, fit_settings, read_votes
-from litee.config import bytes_of, seconds_of
 
 if TYPE_CHECKING:
     from rich.table import Table

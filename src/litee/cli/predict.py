@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from litee.config import Device, bytes_of, seconds_of
+from litee.amounts import bytes_of, seconds_of
+from litee.config import Device
 from litee.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -64,8 +64,9 @@ def check_learnable(voted: Sequence[VotedPair], folds: int, place: str) -> None:
 def _voted(votes: Sequence[Vote]) -> VotedPair:
     sums = [0.0, 0.0, 0.0]
     largest = max(vote.weight for vote in votes)
-    for vote in votes:
-        sums[vote.winner.class_index] += vote.weight / largest  # so that no sum can overflow
+    weights = tuple(vote.weight / largest for vote in votes)  # so that no sum can overflow
+    for vote, weight in zip(votes, weights, strict=True):
+        sums[vote.winner.class_index] += weight
     total = sum(sums)
     return VotedPair(
         votes[0].pair,
@@ -73,4 +74,5 @@ def _voted(votes: Sequence[Vote]) -> VotedPair:
         len(votes),
         tuple(vote.winner for vote in votes),
         tuple(vote.annotator for vote in votes),
+        () if min(weights) == 1 else weights,
     )

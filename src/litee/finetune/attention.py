@@ -7,6 +7,7 @@ without a dense mask. Knows nothing of votes and heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ from litee.finetune.flex import Groups, flex_tree_attention
 
 #: Name of the implementation in `config._attn_implementation`.
 TREE_ATTENTION = "litee_tree"
+
+#: (start, length) of runs of tokens that attend as one sequence.
+Rows = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +92,27 @@ def tree_attention(
         key = key.repeat_interleave(repeat, dim=1)
         value = value.repeat_interleave(repeat, dim=1)
 
-    def attend(rows: list[tuple[int, int]]) -> Tensor:
+    def attend(rows: Rows) -> Tensor:
         q, k, v = (_rows(x, rows) for x in (query, key, value))
         if softcap is not None:
             return _capped(q, k, v, scaling, softcap, sliding_window)
         return _causal(q, k, v, scaling, dropout, sliding_window)
 
+    found = _of_groups(attend, tree, query.shape[2])
+    return found.transpose(1, 2).contiguous(), None
+
+
+def _of_groups(attend: Callable[[Rows], Tensor], tree: TreeLayout, tokens: int) -> Tensor:
+    """(1, heads, tokens, size): prefix and branches of every tree; 0 for tokens beyond them."""
     parts: list[Tensor] = []
     for prefix, branches in tree.groups:
         parts.append(attend([prefix]))
         parts += [attend([prefix, branch])[:, :, prefix[1] :] for branch in branches]
-    beyond = query.shape[2] - sum(part.shape[2] for part in parts)
+    beyond = tokens - sum(part.shape[2] for part in parts)
     if beyond:
-        parts.append(parts[0].new_zeros(1, query.shape[1], beyond, value.shape[3]))
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+        _, heads, _, size = parts[0].shape
+        parts.append(parts[0].new_zeros(1, heads, beyond, size))
+    return torch.cat(parts, dim=2)
 
 
 def _causal(

@@ -23,6 +23,7 @@ from litee.config import FitSettings
 from litee.encode.forest import Pack, pack_leaves
 from litee.errors import ModelError
 from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.attention_pooling import repeated
 from litee.finetune.batches import Batch, make_batches
 from litee.finetune.heads import HeadName, PairHead, make_head
 from litee.finetune.loop import History, Loop, LoopSettings, Part, run_together
@@ -76,13 +77,22 @@ class Branch:
         head: what reads the pooled states at the exit depth.
         store: states before the adapted layers.
         pooling: last, mean or last+mean.
+        query: (hidden,) of attention pooling, learnt with the adapter; None for the plain mean.
     """
 
     def __init__(
-        self, adapters: Adapters, name: str, *, head: PairHead, store: TokenStore, pooling: Pooling
+        self,
+        adapters: Adapters,
+        name: str,
+        *,
+        head: PairHead,
+        store: TokenStore,
+        pooling: Pooling,
+        query: Tensor | None = None,
     ) -> None:
         self.adapters, self.name, self.head, self.store = adapters, name, head, store
         self.columns = list(POOLINGS[pooling])
+        self.query = query
 
     def states(self, leaves: Sequence[int]) -> Tensor:
         """(all leaves of the forest, width) pooled states; rows not asked for are zero."""
@@ -150,8 +160,9 @@ def answers(
     states = store.states(pack)
     with adapters.together(segments):
         found = trunk.run(trees, start=adapters.start, states=states, depths=[trunk.depth])
-    rows = pooled(found[trunk.depth], trees).cpu()
     counts = [len(_order(own)) for own in packs]
+    queries = repeated([branch.query for branch in branches], counts)
+    rows = pooled(found[trunk.depth], trees, queries).cpu()
     return [
         part[:, branch.columns].flatten(1)
         for branch, part in zip(branches, torch.split(rows, counts), strict=True)
@@ -206,6 +217,8 @@ def _loop(
 ) -> Loop[Batch]:
     training, validation, seed = lesson.training, lesson.validation, lesson.seed
     parameters = branch.adapters.parameters(branch.name)
+    if branch.query is not None:
+        parameters["query"] = branch.query
     if settings.head_learning_rate > 0:
         parameters |= {f"head.{n}": p for n, p in branch.head.named_parameters()}
     for parameter in branch.head.parameters():

@@ -16,6 +16,12 @@ from safetensors.numpy import load_file, save_file
 
 from litee.config import FitSettings
 from litee.finetune.adapters import Adapters
+from litee.finetune.attention_pooling import (
+    average_queries,
+    load_query,
+    save_query,
+    start_query,
+)
 from litee.finetune.branch import (
     Branch,
     Examples,
@@ -62,6 +68,7 @@ class BranchPlan:
         head: of the probe.
         start: ridge of the probes that branches start from, or a head that is not learnt.
         pooling: what of an answer's states the head reads.
+        attends: whether a mean weighted by attention takes the place of the plain one.
     """
 
     name: str
@@ -71,6 +78,7 @@ class BranchPlan:
     head: HeadName
     start: PairHead | float
     pooling: str
+    attends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,8 @@ def _average(plan: BranchPlan, labels: Sequence[str], run: RunDir) -> int:
     plan.adapters.save("average", target)
     heads = [load_head(plan.head, folder / label / "head.safetensors") for label in labels]
     save_head(average_heads(heads), target / "head.safetensors")
+    if plan.attends:
+        save_query(average_queries([load_query(folder / label) for label in labels]), target)
     for label in (*labels, "average"):
         plan.adapters.drop(label)
     return 0
@@ -198,6 +208,8 @@ def _branch_work(
             if target is not None:
                 plan.adapters.save(part.label, target)
                 save_head(branch.head, target / "head.safetensors")
+                if branch.query is not None:
+                    save_query(branch.query, target)
             if len(part.own):
                 probabilities = branch.log_probabilities(part.own).softmax(-1).numpy()
                 with atomic_path(folder / f"{part.label}.safetensors") as temporary:
@@ -234,7 +246,15 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
             sources=task.sources_of(part.train),
         )
     plan.adapters.add(part.label, seed=part.seed)
-    return Branch(plan.adapters, part.label, head=head, store=plan.store, pooling=plan.pooling)
+    trunk = plan.store.trunk
+    return Branch(
+        plan.adapters,
+        part.label,
+        head=head,
+        store=plan.store,
+        pooling=plan.pooling,
+        query=start_query(trunk.hidden_size, trunk.device) if plan.attends else None,
+    )
 
 
 def _examples(task: Task, pairs: Ints, targets: Floats | None = None) -> Examples:

@@ -176,13 +176,16 @@ def fit_probes(
             return vote_loss(log_p, target, weight) + _penalty(weights, ridge) / len(target)
 
         now = minimise(loss, now, blocks, ridge / len(target), steps=steps)
-        one = make_head(head, model.width)
-        one.mean.copy_(model.mean)
-        one.scale.copy_(model.scale)
-        own = {n.removeprefix("head."): x for n, x in now.items() if n.startswith("head.")}
-        one.load_state_dict({**one.state_dict(), **own})
-        found[ridge] = one
+        found[ridge] = _with_weights(model, now)
     return [found[ridge] for ridge in ridges]
+
+
+def _with_weights(model: PairHead, weights: dict[str, Tensor]) -> PairHead:
+    """A float32 head with the standardisation of this one and the shared ones of these weights."""
+    found = make_head(model.name, model.width)
+    own = {n.removeprefix("head."): x for n, x in weights.items() if n.startswith("head.")}
+    found.load_state_dict({**model.state_dict(), **own})
+    return found
 
 
 def predict_head(model: PairHead, data: PairStates) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from litee.collect.annotators import AnnotatorWeights, agreement_weights
 from litee.config import FitSettings
 from litee.errors import ConfigError
 from litee.finetune.probe import Floats, Ints
@@ -29,8 +30,9 @@ class Task:
         sources: (pairs,) number of each pair's source, when sources have weights of their own.
         source_names: of those numbers.
         apart: every source has a head of its own, instead of deviations from a shared one.
-        taught: (pairs, 3) what is learnt from instead of the shares: labels that a teacher or a
-            majority has changed.
+        taught: (pairs, 3) what is learnt from instead of the shares: labels that annotators'
+            weights, a majority or a teacher have changed.
+        annotators: how much votes count in them, when not all alike.
     """
 
     shares: npt.NDArray[np.float64]
@@ -41,6 +43,7 @@ class Task:
     source_names: tuple[str, ...] = ()
     apart: bool = False
     taught: npt.NDArray[np.float64] | None = None
+    annotators: AnnotatorWeights | None = None
 
     @property
     def targets(self) -> npt.NDArray[np.float64]:
@@ -75,7 +78,7 @@ def make_task(
     Args:
         voted: the pairs.
         folds: their split.
-        settings: how they are weighted, and how much the teacher counts.
+        settings: how pairs, annotators and the teacher are weighted.
         teacher: (pairs, 3) its probabilities; rows of NaN where it has none, and votes alone count.
 
     Raises:
@@ -98,10 +101,12 @@ def make_task(
                 fix="leave it out, or add votes whose source has another name",
             )
         names, sources = np.unique(names, return_inverse=True)
-    taught = None if settings.soft_labels else majority(shares)
+    annotators = agreement_weights(voted) if settings.annotators == "agreement" else None
+    labels = shares if annotators is None else annotators.shares(voted)
+    if not settings.soft_labels:
+        labels = majority(labels)
     if teacher is not None:
-        votes = shares if taught is None else taught
-        taught = blend(votes, teacher, settings.teacher_weight)
+        labels = blend(labels, teacher, settings.teacher_weight)
     return Task(
         shares,
         weights / weights.mean(),
@@ -110,7 +115,8 @@ def make_task(
         sources=None if sources is None else sources.astype(np.int64),
         source_names=() if sources is None else tuple(map(str, names)),
         apart=settings.sources == "apart",
-        taught=taught,
+        taught=None if labels is shares else labels,
+        annotators=annotators,
     )
 
 

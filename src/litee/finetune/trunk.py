@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from litee.encode.forest import Forest, Pack
 from litee.finetune.attention import TREE_ATTENTION, TreeLayout
+from litee.finetune.attention_pooling import attended_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,17 +208,20 @@ def _averages(trees: PackedTrees, device: torch.device) -> Tensor:
     return ((token >= starts) & (token < ends)).float() / (ends - starts)
 
 
-def pooled(states: Tensor, trees: PackedTrees) -> Tensor:
+def pooled(states: Tensor, trees: PackedTrees, queries: Tensor | None = None) -> Tensor:
     """Last and mean state of every branch; gradients flow through both.
 
     Args:
         states: (tokens, hidden).
         trees: the pack.
+        queries: (leaves, hidden) for means weighted by attention; plain means when None.
 
     Returns:
         (leaves, 2, hidden) in float32: the state of the last token, the mean over the branch.
     """
     last = states[trees.spans[:, 1] - 1].float()
+    if queries is not None:
+        return torch.stack([last, attended_means(states, trees.spans, queries)], dim=1)
     if trees.layout.flex:
         return torch.stack([last, _averages(trees, states.device) @ states.float()], dim=1)
     mean = torch.stack([states[first:end].float().mean(0) for first, end in trees.spans.tolist()])

@@ -67,6 +67,7 @@ class MemberEntry(_Entry):
         backbone: name of its backbone, None for statistics.
         head: davidson, rao-kupper, joint or verdict.
         pooling: what of an answer's states the head reads.
+        branch_pooling: states, or attention, where each LoRA branch weighs its mean by a query.
         depth: layers below the frozen states it reads; None for all that are run.
         start_depth: frozen layers below a LoRA branch, None for the others.
         sources: of votes, one head each in `source0`, `source1`, …, whose probabilities are
@@ -83,6 +84,7 @@ class MemberEntry(_Entry):
     backbone: str | None = None
     head: Literal["davidson", "rao-kupper", "joint", "verdict"] = "davidson"
     pooling: Literal["last", "mean", "last+mean"] = "last"
+    branch_pooling: Literal["states", "attention"] = "states"
     depth: int | None = None
     start_depth: int | None = None
     sources: tuple[str, ...] = ()
@@ -126,6 +128,9 @@ class JudgeFile(_Entry):
             if any(not re.fullmatch(r"[A-Za-z0-9]+", name) for name in member.branches):
                 raise ValueError(f"member {member.name} has a branch with no proper name")
             _check_depths(member, depths[member.backbone])
+            weighs = member.kind == "lora" and "mean" in member.pooling
+            if member.branch_pooling == "attention" and not weighs:
+                raise ValueError(f"member {member.name} has no branches that read a mean to weigh")
         return self
 
     def backbone(self, name: str) -> BackboneEntry:

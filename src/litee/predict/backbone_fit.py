@@ -234,7 +234,10 @@ class BackboneFit:
             cache_bytes=self.settings.cache_bytes,
         )
         adapters = Adapters(trunk, start=lowest, settings=self.settings, backbone=self.folder.name)
-        plan = BranchPlan(entry.name, data, store, adapters, entry.head, start, entry.pooling)
+        way = self.settings.branch_pooling
+        plan = BranchPlan(
+            entry.name, data, store, adapters, entry.head, start, entry.pooling, way == "attention"
+        )
         try:
             fitted = fit_branch_member(
                 plan, self.task, settings=self.settings, run=self.run, deadline=self.deadline
@@ -242,7 +245,8 @@ class BackboneFit:
         finally:
             adapters.remove()
         store.remove()
-        entry = entry.model_copy(update={"start_depth": lowest, "branches": fitted.branches})
+        update = {"start_depth": lowest, "branches": fitted.branches, "branch_pooling": way}
+        entry = entry.model_copy(update=update)
         members.add(entry, fitted, self.task)
 
     def _depth(self) -> DepthSearch:

@@ -17,6 +17,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from litee.collect.annotators import AnnotatorWeights
 from litee.config import ENCODER_MEMBERS, Device, FitSettings
 from litee.errors import BudgetError, ConfigError, ModelError
 from litee.finetune.backbones import find_backbone
@@ -130,7 +131,12 @@ def fit_judge(
         without=_without(names, stacked, task, settings),
         depths=tuple(members.depths),
         cuts=members.cuts,
-        notes=(*members.late, *_taught(teacher, settings), *_notes(members, task)),
+        notes=(
+            *members.late,
+            *_counted(task.annotators),
+            *_taught(teacher, settings),
+            *_notes(members, task),
+        ),
         receipt=_receipt(run, settings, threads, device, inputs),
     )
 
@@ -147,6 +153,25 @@ def _judge_file(
         familiar=Familiar.of(pairs),
         litee_version=metadata.version("lora-litee"),
     )
+
+
+def _counted(annotators: AnnotatorWeights | None) -> tuple[str, ...]:
+    """How much annotators' votes count, if not alike, and the sources in which they still do."""
+    if annotators is None:
+        return ()
+    notes = [
+        f"Votes of {source or 'unnamed source'} count alike: {reason}."
+        for source, reason in annotators.alike.items()
+    ]
+    weights = [w for (s, _), w in annotators.weights.items() if s not in annotators.alike]
+    if weights:
+        notes.insert(
+            0,
+            "Members learnt from votes weighted by their annotators' agreement with the others: "
+            f"{len(weights):,} annotators, weights from {min(weights):.2f} to {max(weights):.2f}, "
+            f"{weights.count(0.0):,} of them 0.",
+        )
+    return tuple(notes)
 
 
 def _taught(teacher: Floats | None, settings: FitSettings) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from litee.encode.forest import Forest, Pack, PairEncoder, grow, pack_leaves
 from litee.encode.templates import Template
 from litee.errors import ModelError
 from litee.finetune.adapters import Adapters, Segment
+from litee.finetune.attention_pooling import load_query, repeated
 from litee.finetune.backbones import Backbone, find_backbone, load_backbone
 from litee.finetune.branch import POOLINGS, load_head
 from litee.finetune.branch_member import pass_tokens
@@ -56,10 +57,17 @@ Place = tuple[str | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A head, and the adapter whose states it reads; None for the frozen states."""
+    """A head, and the adapter whose states it reads; None for the frozen states.
+
+    Attributes:
+        adapter: its name.
+        head: the head.
+        query: (hidden,) of the adapter's attention pooling; None for the plain mean.
+    """
 
     adapter: str | None
     head: PairHead
+    query: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,9 @@ class BackboneRunner:
             if kind not in self.encoders:
                 self.encoders[kind] = pair_encoder(self.backbone, entry, kind)
         self.adapters = self._adapters(folder)
+        place = self.backbone.trunk.device
+        readers = (reader for member in members for reader in member.readers)
+        self.queries = {r.adapter: None if r.query is None else r.query.to(place) for r in readers}
 
     def _adapters(self, folder: Path) -> Adapters | None:
         starts = [m.entry.start_depth for m in self.members if m.entry.start_depth is not None]
@@ -215,9 +226,11 @@ class BackboneRunner:
                 top = trunk.run(
                     copies, start=start, states=below.repeat(len(names), 1), depths=[exit_depth]
                 )[exit_depth]
-            rows = pooled(top, copies).cpu().numpy().reshape(len(names), -1, 2, trunk.hidden_size)
-            for name, values in zip(names, rows, strict=True):
-                found[name, exit_depth][list(copies.leaves[: len(values)])] = values
+            leaves = copies.leaves[: len(copies.leaves) // len(names)]
+            queries = repeated([self.queries[name] for name in names], [len(leaves)] * len(names))
+            rows = pooled(top, copies, queries).cpu().numpy()
+            for name, values in zip(names, np.split(rows, len(names)), strict=True):
+                found[name, exit_depth][list(leaves)] = values
 
 
 def pair_encoder(backbone: Backbone, entry: BackboneEntry, kind: Encoder) -> PairEncoder:
@@ -317,8 +330,13 @@ def member_readers(entry: MemberEntry, folder: Path) -> tuple[Reader, ...]:
     if not entry.branches:
         return (Reader(None, load_head(entry.head, own / "head.safetensors")),)
     name = entry.name.replace(".", "_dot_")  # PEFT takes no dots
+    attends = entry.branch_pooling == "attention"
     return tuple(
-        Reader(f"{name}-{branch}", load_head(entry.head, own / branch / "head.safetensors"))
+        Reader(
+            f"{name}-{branch}",
+            load_head(entry.head, own / branch / "head.safetensors"),
+            load_query(own / branch) if attends else None,
+        )
         for branch in entry.branches
     )
 

@@ -130,6 +130,7 @@ class VotedPair:
         votes: number of votes behind the shares, at least 1.
         winners: the single votes' outcomes, in file order (for rater agreement).
         annotators: who cast each of them, same length.
+        weights: relative weight of each of them, same length, or empty when all are alike.
     """
 
     pair: Pair
@@ -137,6 +138,7 @@ class VotedPair:
     votes: int
     winners: tuple[Outcome, ...] = ()
     annotators: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.votes < 1:
@@ -153,7 +155,9 @@ class VotedPair:
         """
         a, b, tie = self.shares
         winners = tuple(w.swapped for w in self.winners)
-        return VotedPair(self.pair.swapped(), (b, a, tie), self.votes, winners, self.annotators)
+        return VotedPair(
+            self.pair.swapped(), (b, a, tie), self.votes, winners, self.annotators, self.weights
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from litee.config import FitSettings, seconds_of
+from litee.amounts import seconds_of
+from litee.config import FitSettings
 from litee.errors import BudgetError, ConfigError
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import states_in

@@ -38,6 +38,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "only-statistics.source_log_loss": "text statistics alone",
         "weight-pair.source_log_loss": "pairs instead of prompts weighted equally",
     },
+    "annotators": {
+        "base.log_loss": "LLMFAO's crowd: log loss, votes counted equally",
+        "agreement.log_loss": "by their annotators' agreement",
+        "agreement.log_loss_difference": "difference",
+    },
     "agreement_travel": {
         "bertscore_f1.spearman_item": "Spearman with GPT-4's yes-rates: BERTScore F1",
         "similarity.spearman_item": "similarity",
@@ -174,6 +179,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "layers-4.log_loss": "on four",
         "epochs-3.log_loss": "three passes",
         "batches-of-one-rate-1e-3.log_loss": "a step per batch at 1e-3",
+    },
+    "attention_pooling": {
+        "base.log_loss": "PandaLM, one backbone: log loss, means of states",
+        "attention.log_loss": "means weighted by attention",
+        "attention.log_loss_difference": "difference",
     },
     "modes": {
         "base.log_loss": "PandaLM: log loss of the chat model, asked as it is",

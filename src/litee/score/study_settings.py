@@ -13,7 +13,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from litee.config import Settings, seconds_of
+from litee.amounts import seconds_of
+from litee.config import Settings
 from litee.score.figures import Plot
 from litee.score.results import Result
 from litee.score.scorecard import Evaluation
