@@ -1,8 +1,8 @@
 """Writes the pages that repeat what the code says: commands, settings, results.
 
-`python docs/generate.py` writes docs/cli.md, docs/settings.md, results/README.md and the results
-table in README.md. `--check` writes nothing, names the stale files and exits with 1. Imports no
-torch; knows nothing of what the commands do.
+`python docs/generate.py` writes docs/cli.md, docs/settings.md, docs/results.md, results/README.md
+and the results table in README.md. `--check` writes nothing, names the stale files and exits with
+1. Imports no torch; knows nothing of what the commands do.
 """
 
 from __future__ import annotations
@@ -39,6 +39,24 @@ from litee.serve.api_settings import ServeSettings
 ROOT = Path(__file__).resolve().parents[1]
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+#: Results that the README shows, in this order; docs/results.md has all of them.
+SHOWN = (
+    "mt_bench_transfer",
+    "mt_bench_bound",
+    "agreement_mt_bench",
+    "in_source",
+    "engine_cpu",
+    "budgets",
+    "agreement_dstc9",
+    "lima_strong",
+    "lima_quantity",
+    "dpo",
+    "travel",
+    "retrieval",
+    "serve",
+    "curate",
+)
 
 #: Commands longer than this are cut in the README; results/README.md has them whole.
 _COMMAND_LENGTH = 70
@@ -277,7 +295,7 @@ def _kind(annotation: object) -> str:
 
 
 def readme_page(text: str, results: Sequence[Result]) -> str:
-    """The README with a fresh results table between its markers.
+    """The README with a fresh table of the results that it shows between its markers.
 
     Raises:
         ValueError: a marker is missing.
@@ -286,16 +304,32 @@ def readme_page(text: str, results: Sequence[Result]) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{results_table(results)}\n{END}{after}"
+    known = {result.name: result for result in results}
+    table = results_table([known[name] for name in SHOWN if name in known])
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
-def results_table(results: Sequence[Result]) -> str:
-    """The headline figures of every results file, each with the command that gives them."""
+def results_page(results: Sequence[Result]) -> str:
+    """docs/results.md: every result in one line."""
+    return (
+        f"{_NOTE}\n# Results\n\nThe first figures of every file in `results/`. Its name leads to all "
+        "of them, to tables, the machine and the whole command. Log loss is in nats.\n\n"
+        f"{results_table(results, '../results/README.md')}\n"
+    )
+
+
+def results_table(results: Sequence[Result], page: str = "results/README.md") -> str:
+    """The headline figures of results files, each with the command that gives them.
+
+    Args:
+        results: in the order in which they are shown.
+        page: that their names lead to, as seen from the table.
+    """
     if not results:
         return "No study has finished yet."
     lines = ["| result | figures (95 % interval) | command |", "|---|---|---|"]
     for result in results:
-        link = f"[{result.name}](results/README.md#{result.name})"
+        link = f"[{result.name}]({page}#{result.name})"
         lines.append(f"| {link} | {_cell(_headline(result))} | `{_short(result.command)}` |")
     return "\n".join(lines)
 
@@ -334,6 +368,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     return {
         root / "docs/cli.md": cli_page(),
         root / "docs/settings.md": settings_page(),
+        root / "docs/results.md": results_page(results),
         root / "results/README.md": render_results(root / "results"),
         readme: readme_page(readme.read_text(encoding="utf-8"), results),
     }
