@@ -312,8 +312,8 @@ def readme_page(text: str, results: Sequence[Result]) -> str:
 def results_page(results: Sequence[Result]) -> str:
     """docs/results.md: every result in one line."""
     return (
-        f"{_NOTE}\n# Results\n\nThe first figures of every file in `results/`. Its name leads to all "
-        "of them, to tables, the machine and the whole command. Log loss is in nats.\n\n"
+        f"{_NOTE}\n# Results\n\nThe first figures of every file in `results/`. Its name leads to "
+        "all of them, to tables, the machine and the whole command. Log loss is in nats.\n\n"
         f"{results_table(results, '../results/README.md')}\n"
     )
 
