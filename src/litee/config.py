@@ -177,7 +177,9 @@ class FitSettings(Settings):
         "votes unlike those it learns from (folds is then the number of sources).",
     )
     pool: Literal["auto", "linear", "log", "power"] = Field(
-        "auto", description="How members' probabilities are joined; auto takes the best."
+        "linear",
+        description="How members' probabilities are joined: linear, the weighted mean; log, the "
+        "weighted geometric mean; power, between the two; auto, the best on held-out prompts.",
     )
     member_weights: Literal["fitted", "equal"] = Field(
         "fitted",

@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 CalibrationName = Literal["none", "temperature", "vector"]
 
 _TINY = 1e-12
 
-#: Standard deviation of the normal prior on log scales above 0 and on the tie's bias: a few votes
-#: cannot make the probabilities certain. Softening them is free.
-PRIOR_SD = 0.5
+#: Scale of the prior on log scales and on the tie's bias: votes on a few prompts make the
+#: probabilities neither certain nor vague.
+PRIOR_SCALE = 0.25
 
 
 class Calibration(BaseModel):
@@ -63,19 +64,26 @@ class Calibration(BaseModel):
 
 
 def fit_calibration(
-    name: CalibrationName, probabilities: Floats, shares: Floats, weights: Floats
+    name: CalibrationName,
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    groups: Ints | None = None,
 ) -> Calibration:
     """Largest posterior: weighted cross-entropy to vote shares, with a prior around no change.
 
-    The prior counts like ‖x‖² / (2 · sd² · n) nats per pair (derived here), x the logarithms of the
-    scales, where these sharpen, and the bias, n = (Σ w)² / Σ w² pairs: 0.2 ‖x‖² for ten pairs,
-    0.002 ‖x‖² for a thousand.
+    The prior counts like Σ q(x) / n nats per pair (derived here), x the logarithms of the scales
+    and the bias, n = (Σ W)² / Σ W² prompts, W the weight of a prompt's pairs together: how sure a
+    judge may be differs by prompt, so pairs of one prompt count once. q is x² / 2s², a normal
+    prior, but for softening, x < 0, where it is log(1 + x² / s²), a Cauchy prior: probabilities
+    that are certain and wrong can be softened as far as it takes. s is `PRIOR_SCALE`.
 
     Args:
         name: which scaling.
         probabilities: (n, 3) held-out probabilities.
         shares: (n, 3) vote shares.
         weights: (n,) weights.
+        groups: (n,) prompt of each pair, whole numbers from 0; every pair its own when None.
     """
     if name == "none":
         return Calibration()
@@ -93,15 +101,22 @@ def fit_calibration(
 
     def loss(x: Floats) -> float:
         losses = -(shares * build(x).log_apply(probabilities)).sum(1)
-        sharpened = np.concatenate([np.maximum(x[:2], 0), x[2:]])
-        return float(np.average(losses, weights=weights) + (sharpened @ sharpened) * prior)
+        return float(np.average(losses, weights=weights)) + _surprise(x) / prompts
 
-    pairs = weights.sum() ** 2 / (weights**2).sum()
-    prior = 1 / (2 * PRIOR_SD**2 * pairs)
-    start = np.zeros(1 if name == "temperature" else 3)
-    bounds = [(-3.0, 3.0)] * len(start)
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
-    return build(found.x)
+    together = weights if groups is None else np.bincount(groups, weights)
+    prompts = float(together.sum() ** 2 / (together**2).sum())
+    size = 1 if name == "temperature" else 3
+    bounds = [(-3.0, 3.0)] * size
+    starts = [np.zeros(size), np.array([-2.0, -2.0, 0.0][:size])]  # the tail may hide a minimum
+    found = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    return build(min(found, key=lambda one: float(one.fun)).x)
+
+
+def _surprise(x: Floats) -> float:
+    """Minus the logarithm of the prior's density, 0 at 0: log scales first, then the bias."""
+    square = (x / PRIOR_SCALE) ** 2
+    softened = (x < 0) & (np.arange(len(x)) < 2)
+    return float(np.where(softened, np.log1p(square), square / 2).sum())
 
 
 def weighted_log_loss(probabilities: Floats, shares: Floats, weights: Floats) -> float:

@@ -19,6 +19,7 @@ from litee.predict.calibration import (
     Calibration,
     CalibrationName,
     Floats,
+    Ints,
     fit_calibration,
     weighted_log_loss,
 )
@@ -143,14 +144,18 @@ def fit_ensemble(
     exponent: float = 0.5,
     calibration: CalibrationName = "temperature",
     equal: bool = False,
+    groups: Ints | None = None,
 ) -> Ensemble:
-    """Weights, fitted or equal, then calibration of the pooled predictions."""
+    """Weights, fitted or equal, then calibration of the pooled predictions.
+
+    The arguments are those of `cross_fit`.
+    """
     if equal:
         w = np.full(len(names), 1 / len(names))
     else:
         w = fit_weights(probabilities, shares, weights, name=pool_name, exponent=exponent)
     pooled = pool(probabilities, w, pool_name, exponent)
-    scaling = fit_calibration(calibration, pooled, shares, weights)
+    scaling = fit_calibration(calibration, pooled, shares, weights, groups)
     return Ensemble(
         members=tuple(names),
         weights=tuple(float(x) for x in w),
@@ -170,6 +175,7 @@ def cross_fit(
     pool_name: PoolName | Literal["auto"] = "auto",
     calibration: CalibrationName = "temperature",
     equal: bool = False,
+    groups: Sequence[int] | None = None,
 ) -> CrossFit:
     """Fit the ensemble, and predict each fold with an ensemble fitted on the other folds.
 
@@ -182,7 +188,10 @@ def cross_fit(
         pool_name: a pool, or `auto`: the best one of each training part.
         calibration: scaling after pooling.
         equal: all members have the same weight; the pool and calibration are still fitted.
+        groups: (n,) prompt of each pair, which the calibration's prior goes by; None for each its
+            own.
     """
+    prompts = None if groups is None else np.asarray(groups, dtype=np.int64)
     pools: tuple[PoolName, ...] = (
         ("linear", "log", "power") if pool_name == "auto" else (pool_name,)
     )
@@ -200,6 +209,7 @@ def cross_fit(
                 pool_name=kind,
                 calibration=calibration,
                 equal=equal,
+                groups=None if prompts is None else prompts[rows],
             )
             for kind in (pools if len(names) > 1 else pools[:1])
         ]

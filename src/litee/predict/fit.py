@@ -299,6 +299,7 @@ def _join(names: Sequence[str], stacked: Floats, task: Task, settings: FitSettin
         pool_name=settings.pool,
         calibration=settings.calibration,
         equal=settings.member_weights == "equal",
+        groups=task.folds.groups,
     )
 
 
