@@ -133,13 +133,13 @@ def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
 
 
 def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
-    arms = {"words": {"members": ["statistics"]}, "ridge": {"ridge": [4000.0]}}
+    arms = {"states": {"members": ["probe"]}, "ridge": {"ridge": [4000.0]}}
     done = study(kind="ablations", votes=[train], arms=arms)
     assert done.code == 0, done.err
     result = result_of(tmp_path)
     reports = {
         arm: json.loads((tmp_path / "out" / arm / "report.json").read_text())
-        for arm in ("base", "words", "ridge")
+        for arm in ("base", "states", "ridge")
     }
     losses = {arm: report["metrics"]["log_loss"] for arm, report in reports.items()}
     assert len(set(losses.values())) == 3
@@ -154,7 +154,7 @@ def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
     assert "base.log_loss_difference" not in result.metrics
     assert result.metrics["uniform_log_loss"] == pytest.approx(1.0986, abs=1e-4)
     assert result.tables["arms"]["ridge"]["changes"] == {"ridge": [4000.0]}
-    assert set(result.tables["arms"]["words"]["log_loss_per_source"]) == {"school"}
+    assert set(result.tables["arms"]["states"]["log_loss_per_source"]) == {"school"}
 
 
 @pytest.mark.parametrize("how", ["effects", "apart"])
