@@ -9,7 +9,8 @@
 # DATA (default ../shared/data) holds votes and demonstrations; RUNS (default runs/tuning) takes the
 # runs; THREADS (default 2) compute threads. Before all of them come two judges that share neither
 # votes nor backbone: the votes of four sources are halved by prompt, one half trains the judge that
-# rewards, the other the judge that is asked. ANSWERS (default 1) is how often every system answers a prompt.
+# rewards, the other the judge that is asked. ANSWERS (default 1) is how often every system answers a prompt;
+# PROMPTS (default test) which prompts those with long answers get: test, or wide, with the seed tasks.
 # LITEE and PYTHON name the programs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -39,10 +40,10 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
   --backbone gemma-3-270m --members probe --depth 10 --threads "$threads" --resume
 [[ -f $runs/prompts/wide.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
-# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts; when its name ends in .long, long ones, to more prompts
+# answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, long ones when its name ends so
 answer() {
   local file=$runs/answers/$1.jsonl prompts=$runs/prompts/test.jsonl samples=${ANSWERS:-1} length=160 many=()
-  [[ $1 != *.long ]] || { length=512 prompts=$runs/prompts/wide.jsonl; }
+  [[ $1 != *.long ]] || { length=512 prompts=$runs/prompts/${PROMPTS:-test}.jsonl; }
   [[ $samples == 1 && $length -lt 512 ]] || many=(--dtype auto --max-batch 80)
   mkdir -p "$runs/answers"
   [[ -f $file ]] || $litee generate "$prompts" --backbone "$2" --name "$1" --max-new-tokens "$length" \
