@@ -4,12 +4,13 @@
 
 RUN is the folder of `litee tune`, COMPARISON that of `litee compare`, tuned model first; ANSWERS
 are the tuned model's, CPU holds what the shell's `times` said of each session. The rates are those
-of the judge called `independent`, or of the first one.
+of the judge called `independent`, or of the first one. $PROMPTS is part of the command noted.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ def main(arguments: list[str]) -> int:
     samples = len({row.get("sample") for row in _rows(answers)})
     metrics["samples_per_prompt"] = samples
     setting = f"ANSWERS={samples} " if samples > 1 else ""
+    if os.environ.get("PROMPTS"):
+        setting = f"PROMPTS={os.environ['PROMPTS']} {setting}"
     command = f"{setting}bash experiments/tuning/run.sh {cpu.parent.name}"
     notes = arguments[5] if len(arguments) > 5 else NOTES
     result = new_result(

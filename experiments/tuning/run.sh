@@ -100,7 +100,9 @@ case $what in
       answer "$name.long" "$base" "${adapter[@]}"
     done
     asked "$what.long" "$base.long" "$runs/$what/compared"
-    $python $here/record.py lima_strong "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.long.jsonl" "$runs/$what/cpu.txt"
+    recorded=lima_strong
+    [[ ${PROMPTS:-test} == test ]] || recorded=lima_strong_$PROMPTS
+    $python $here/record.py "$recorded" "$runs/$what/run" "$runs/$what/compared" "$runs/answers/$what.long.jsonl" "$runs/$what/cpu.txt"
     exit ;;
   sft_*)
     sft "$what" "$seeds" "$what" --judge "$runs/judge" ;;

@@ -231,6 +231,22 @@ def test_whitening_saves_steps_and_keeps_the_solution(monkeypatch):
     np.testing.assert_allclose(predict_head(found, data), predict_head(plain, data), atol=3e-3)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-9])
+def test_repeated_columns_of_very_different_size_are_no_error(ridge):
+    """Their moment is singular, and rounded to float32 it may even have negative eigenvalues."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(500, 30)).astype(np.float32) @ rng.normal(size=(30, 120))
+    states = (states * np.geomspace(1, 1e4, 120)).astype(np.float32)
+    left, right = rng.integers(0, 500, (2, 900))
+    data = PairStates(np.hstack([states, states]), left, right)
+    p = predict_head(fit_probe(data, np.eye(3)[left % 3], np.ones(900), ridge=ridge), data)
+    assert np.isfinite(p).all()
+    broken = whitening.Block("w", None, 2, torch.diag(torch.tensor([1.0, -1.0])), torch.zeros(2))
+    start = {"w": torch.zeros(2).double()}
+    found = whitening.minimise(lambda w: (w["w"] - 2).square().sum(), start, [broken], 0.0, steps=9)
+    np.testing.assert_allclose(found["w"], [2, 2], atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_folds_own_votes_have_no_say_in_its_ridge(count):
     data, shares, weights = made_up(pairs=120, leaves=200, width=8)

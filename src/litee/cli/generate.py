@@ -84,13 +84,10 @@ def generate(
     }
     settings = load_settings(GenerateSettings, config, values)
     _check(settings, out, judge, keep_all=all)
-    from litee.predict.generation_prompts import read_prompts
-
-    found = read_prompts(prompts, column=column, system=settings.system)
-    summary = _run(
-        found,
+    _run(
         settings,
         prompts=prompts,
+        column=column,
         out=out,
         adapter=adapter,
         judge=judge,
@@ -98,7 +95,6 @@ def generate(
         keep_all=all,
         resume=resume,
     )
-    _say(summary, found, out)
 
 
 def _check(settings: GenerateSettings, out: Path, judge: str | None, *, keep_all: bool) -> None:
@@ -114,23 +110,25 @@ def _check(settings: GenerateSettings, out: Path, judge: str | None, *, keep_all
 
 
 def _run(
-    found: PromptSet,
     settings: GenerateSettings,
     *,
     prompts: Path,
+    column: str | None,
     out: Path,
     adapter: Path | None,
     judge: str | None,
     name: str | None,
     keep_all: bool,
     resume: bool,
-) -> Summary:
+) -> None:
     from litee.predict.generation import Engine
     from litee.predict.generation_model import BASE, GenerationModel
+    from litee.predict.generation_prompts import read_prompts
     from litee.predict.generation_run import Task, answer_prompts
     from litee.predict.judge import Judge
     from litee.progress import progress
 
+    found = read_prompts(prompts, column=column, system=settings.system)
     adapters = {} if adapter is None else {"adapter": adapter}
     model = GenerationModel(settings, adapters)
     if adapters:
@@ -151,7 +149,8 @@ def _run(
     )
     engine = Engine(model, max_batch=settings.max_batch, max_batch_tokens=settings.max_batch_tokens)
     with progress("answering", len(found.prompts), "prompts") as advance:
-        return answer_prompts(task, engine, out, judge=scorer, resume=resume, advance=advance)
+        summary = answer_prompts(task, engine, out, judge=scorer, resume=resume, advance=advance)
+    _say(summary, found, out)
 
 
 def _inputs(prompts: Path, model: GenerationModel, adapter: Path | None) -> dict[str, str]:

@@ -87,10 +87,7 @@ def tree_attention(
             softcap=softcap,
         )
         return found, None
-    repeat = query.shape[1] // key.shape[1]
-    if repeat > 1:
-        key = key.repeat_interleave(repeat, dim=1)
-        value = value.repeat_interleave(repeat, dim=1)
+    key, value = (_for_heads(x, query.shape[1]) for x in (key, value))
 
     def attend(rows: Rows) -> Tensor:
         q, k, v = (_rows(x, rows) for x in (query, key, value))
@@ -100,6 +97,12 @@ def tree_attention(
 
     found = _of_groups(attend, tree, query.shape[2])
     return found.transpose(1, 2).contiguous(), None
+
+
+def _for_heads(x: Tensor, heads: int) -> Tensor:
+    """(1, key heads, tokens, size) → (1, heads, tokens, size), each key head repeated."""
+    repeat = heads // x.shape[1]
+    return x if repeat == 1 else x.repeat_interleave(repeat, dim=1)
 
 
 def _of_groups(attend: Callable[[Rows], Tensor], tree: TreeLayout, tokens: int) -> Tensor:

@@ -116,7 +116,7 @@ def fit_probe(
     steps: int = 200,
     sources: Ints | None = None,
 ) -> PairHead:
-    """A head fitted under one ridge: see `fit_probes`."""
+    """A float32 head fitted under one ridge; the other arguments are those of `fit_probes`."""
     return fit_probes(
         data, shares, weights, ridges=(ridge,), head=head, steps=steps, sources=sources
     )[0]

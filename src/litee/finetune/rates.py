@@ -24,9 +24,10 @@ from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, fit_probe
 from litee.finetune.trunk import lay_out, pooled
 
-#: Steps of a probe's fit with and without whitening: means over four votes files, all of them
-#: together, two backbones and four ridges.
-WHITENED_STEPS, PLAIN_STEPS = 19, 38
+#: Steps of a probe's fit, each with hardly more than one evaluation of the loss, with whitening and
+#: without: means over two large votes files and all four together, and over two small ones; two
+#: backbones, four ridges.
+WHITENED_STEPS, PLAIN_STEPS = 18, 40
 
 #: What a further ridge takes in the same fit, beside the first.
 NEXT_RIDGE = 0.5

@@ -17,6 +17,9 @@ from litee.finetune.heads import PairHead
 #: Second derivative of the cross-entropy by a score: p(1 − p) of an outcome with p = 0.28.
 CURVATURE = 0.2
 
+#: Share of a matrix's trace that its smallest eigenvalues may be wrong by in float32.
+_ROUNDING = 1e-7
+
 #: Rows of a matrix whose products are summed at once, in float32.
 _ROWS = 4096
 
@@ -57,6 +60,9 @@ def blocks_of(
         features: of n pairs, as the head makes them.
         weights: (n,) of the pairs.
         share: of the whole loss that these pairs are.
+
+    Returns:
+        One block per weight that is learnt, whitened all or none.
     """
     known, designs = dict(head.named_parameters()), head.designs(features)
     # with fewer pairs it takes longer than the steps that it saves; half whitened is worst
@@ -171,6 +177,6 @@ def _root(block: Block, ridge: float) -> Tensor | None:
     if block.moment is None:
         return None
     curvature = block.moment.clone()
-    curvature.diagonal().add_(ridge + 1e-9 * float(curvature.diagonal().mean()) + 1e-12)
-    root: Tensor = torch.linalg.cholesky(curvature).T.contiguous()
-    return root
+    curvature.diagonal().add_(ridge + _ROUNDING * float(curvature.diagonal().sum()) + 1e-12)
+    root, failed = torch.linalg.cholesky_ex(curvature)
+    return None if failed else root.T.contiguous()

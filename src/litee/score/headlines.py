@@ -159,6 +159,13 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "stop_rate": "answers that end by themselves",
         "seconds": "seconds of tuning",
     },
+    "lima_strong_wide": {
+        "win_rate": "the same, 248 prompts: win rate over the base model",
+        "win_rate_length_controlled": "at equal length",
+        "llm.win_rate": "asked of a local language model",
+        "stop_rate": "answers that end by themselves",
+        "seconds": "seconds of tuning",
+    },
     "learning_curve": {
         "*.source_log_loss": "pairs: log loss, mean of the sources",
         "4342.floor_source_log_loss": "best floor",
