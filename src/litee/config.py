@@ -6,7 +6,7 @@ the setting, the value, what is allowed and the fix. Knows nothing of what the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Literal, Self, TypeVar, get_args
 
@@ -42,6 +42,10 @@ ENCODER_MEMBERS: Mapping[Encoder, tuple[MemberKind, MemberKind]] = {
     "joint": ("joint", "joint-lora"),
     "verdict": ("verdict", "verdict-lora"),
 }
+
+
+#: Members whose heads give every answer a reward.
+_REWARDED: Set[MemberKind] = {"statistics", *ENCODER_MEMBERS["tree"]}
 
 
 class Settings(BaseModel):
@@ -96,6 +100,10 @@ class FitSettings(Settings):
         "states",
         description="How LoRA branches pool: states, as `pooling` says; attention, with a learnt "
         "weighted mean in place of the mean.",
+    )
+    answer_length: bool = Field(
+        True,
+        description="Heads of answers apart also read how many characters each answer has.",
     )
     head: Literal["davidson", "rao-kupper"] = Field(
         "davidson", description="Tie model of the tree encoder's heads."
@@ -163,12 +171,12 @@ class FitSettings(Settings):
         description="Share of a teacher's opinion in what members learn from, where there is a "
         "teacher (--teacher); votes have the rest.",
     )
-    sources: Literal["together", "effects", "apart"] = Field(
+    sources: Literal["together", "lengths", "effects", "apart"] = Field(
         "together",
         description="How several sources of votes are learnt from: together, one set of weights; "
-        "effects, every source deviates from the heads' weights while fitting, and what they share "
-        "predicts; apart, a head per source, whose probabilities are averaged. The last two are "
-        "for votes of yet another source.",
+        "lengths, every source has its own taste for length and for ties while fitting, and what "
+        "they share predicts; effects, the same for all weights; apart, a head per source, whose "
+        "probabilities are averaged. The last three are for votes of yet another source.",
     )
     folds: int = Field(5, ge=2, description="Folds by prompt for out-of-fold predictions.")
     fold_by: Literal["prompt", "source"] = Field(
@@ -301,13 +309,23 @@ class FitSettings(Settings):
                 "branch_pooling = 'attention' weighs a mean, which pooling = 'last' and "
                 "verdict-lora do not read: use pooling last+mean or mean, without verdict-lora"
             )
+        if min(self.ridge) < 0:
+            raise ValueError("ridge must not be negative")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> Self:
         if self.sources == "apart" and self.tuned:
             raise ValueError(
                 "sources = 'apart' has heads on frozen states only: leave lora, joint-lora and "
                 "verdict-lora out of members"
             )
-        if min(self.ridge) < 0:
-            raise ValueError("ridge must not be negative")
+        rewarded = set(self.members) <= _REWARDED
+        if self.sources == "lengths" and not (rewarded and self.answer_length):
+            raise ValueError(
+                "sources = 'lengths' is about rewards that read lengths: leave answer_length on, "
+                f"and take members from {', '.join(sorted(_REWARDED))}"
+            )
         return self
 
 

@@ -209,6 +209,15 @@ def test_out_is_a_file_or_holds_something_else(fit, votes, tmp_path):
     assert set(digests(tmp_path / "out")) == {"mine.txt"}
 
 
+def test_a_run_of_before_heads_read_lengths_is_not_gone_on_with(fit, votes, tmp_path):
+    assert fit(votes).code == 0
+    file = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert manifest["settings"].pop("answer_length") is True
+    file.write_text(json.dumps(manifest))
+    fit(votes, "--resume").refused_later(2, "answer_length: False → True", "choose a new --out")
+
+
 def test_a_damaged_manifest(fit, votes, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text("{")

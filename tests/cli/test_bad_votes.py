@@ -159,6 +159,8 @@ def test_settings_that_cannot_be(fit, votes, tmp_path, case):
         ("- folds", ("expected `name: value` lines",)),
         ("folds: many", ("folds = 'many'", "valid integer")),
         (b"\xff\xfe", ("cannot read", "check the file")),
+        ("sources: lengths\nanswer_length: false", ("sources = 'lengths'", "answer_length on")),
+        ("sources: lengths\nmembers: [joint]", ("sources = 'lengths'", "lora, probe, statistics")),
     ],
 )
 def test_config_files_that_cannot_be_used(votes, tmp_path, content, parts):

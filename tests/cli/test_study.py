@@ -157,7 +157,7 @@ def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):
     assert set(result.tables["arms"]["states"]["log_loss_per_source"]) == {"school"}
 
 
-@pytest.mark.parametrize("how", ["effects", "apart"])
+@pytest.mark.parametrize("how", ["lengths", "effects", "apart"])
 def test_sources_may_differ(study, train, tmp_path, how):
     rows = vote_rows(8, 2, seed=4, source="college")
     for row in rows:  # of the opposite taste

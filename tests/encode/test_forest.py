@@ -139,6 +139,22 @@ def test_joint_shows_both_orders():
     assert text(CHAT, found.right) == f"\n\nResponse A:\nNo\n\nNot\n\nResponse B:\nYes\n\nSo{end}"
 
 
+def test_characters_are_those_that_were_written_not_those_that_were_read():
+    pair = Pair("1", ("Hi?", "And?"), ("y" * 500, "é"), ("No", ""))
+    found = encoder(40).encode(pair)
+    assert found.cut[1] > 0
+    assert found.characters == (501, 2)
+    assert grow([found]).characters.tolist() == [501, 2]
+    assert encoder(40, encoder="joint").encode(pair).characters == (0, 0)
+
+
+def test_answers_that_were_cut_to_the_same_stay_apart():
+    longer = [Pair("1", ("Hi?",), ("y" * n,), ("No",)) for n in (500, 600)]
+    forest = grow([encoder(30).encode(pair) for pair in longer])
+    assert len({ids for _, ids in forest.leaves}) == 2
+    assert forest.characters.tolist() == [500, 2, 600]
+
+
 TEXTS = st.text(alphabet="ab é😀\n", max_size=40)
 PAIRS = st.integers(1, 3).flatmap(
     lambda n: st.builds(
@@ -155,7 +171,11 @@ def test_exchanging_the_answers_exchanges_the_branches(pair, kind, tokens):
     coder = encoder(tokens, encoder=kind)
     there, back = coder.encode(pair), coder.encode(pair.swapped())
     assert back == EncodedPair(
-        there.prefix, there.right, there.left, (there.cut[0], there.cut[2], there.cut[1])
+        there.prefix,
+        there.right,
+        there.left,
+        (there.cut[0], there.cut[2], there.cut[1]),
+        there.characters[::-1],
     )
 
 

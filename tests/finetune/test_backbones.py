@@ -12,7 +12,8 @@ import torch
 
 from litee.errors import ModelError
 from litee.finetune import backbones
-from litee.finetune.backbones import PACKAGED, cache_folder, find_backbone, load_backbone
+from litee.finetune.backbones import cache_folder, find_backbone, load_backbone
+from litee.finetune.packaged import PACKAGED
 from tiny_models import LAYERS, save_tiny
 
 
@@ -77,11 +78,6 @@ def test_a_hub_name_without_a_network():
 
 def test_a_gguf_file_that_is_not_there(tmp_path):
     refused(tmp_path / "x.gguf", "no such GGUF")
-
-
-def test_a_packaged_backbone_that_is_not_installed(monkeypatch):
-    monkeypatch.setitem(PACKAGED, "ghost", ("no_such_package_here", "x.gguf", "pip install ghost"))
-    assert refused("ghost", "not installed").fix == "pip install ghost"
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_members_that_do_not_fit_are_refused_with_the_reason(judge_of, tmp_path)
     [
         ('"prompt_share": 0.2', '"prompt_share": 0.0', "does not see the prompt"),
         ('"max_tokens": 60', '"max_tokens": 8', "8 tokens cuts every text"),
+        ('"answer_length": false', '"answer_length": true', "reads the length of an answer"),
     ],
 )
 def test_a_judge_that_reads_less_than_a_classifier_is_refused(judge_of, tmp_path, was, now, words):

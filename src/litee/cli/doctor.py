@@ -43,8 +43,9 @@ def _memory() -> str:
 def _torch_rows() -> list[tuple[str, str]]:
     import torch
 
-    from litee.finetune.backbones import PACKAGED, cache_folder
+    from litee.finetune.backbones import cache_folder
     from litee.finetune.device import choose_dtype, device_name, matmul_rates, use_threads
+    from litee.finetune.packaged import PACKAGED
 
     use_threads(0)
     rows = []
@@ -52,8 +53,8 @@ def _torch_rows() -> list[tuple[str, str]]:
         rows.append(("GPU", device_name()))
     speeds = ", ".join(f"{name} {r / 1e9:,.0f} GFLOP/s" for name, r in matmul_rates().items())
     rows.append(("matrix speed", f"{speeds} per thread; fit would use {choose_dtype('auto')}"))
-    for name, (module, _, install) in PACKAGED.items():
-        found = importlib.util.find_spec(module) is not None
-        rows.append((name, "installed" if found else f"not installed: {install}"))
+    for name, one in PACKAGED.items():
+        found = one.files() is not None
+        rows.append((name, "installed" if found else f"not installed: {one.install}"))
     rows.append(("cache", str(cache_folder())))
     return rows

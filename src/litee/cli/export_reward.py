@@ -18,8 +18,8 @@ def export_reward(
 ) -> None:
     """Write a judge's member as a sequence classifier that transformers, TRL and vLLM load.
 
-    Its logit is the member's reward. The member must read the last state only: fit the judge with
-    --pooling last.
+    Its logit is the member's reward. The member must read the last state and nothing else: fit
+    the judge with --pooling last --no-answer-length.
     """
     from rich.console import Console
 

@@ -78,6 +78,10 @@ def fit(
     max_tokens: Annotated[int | None, typer.Option(help=_help("max_tokens"))] = None,
     depth: Annotated[str | None, typer.Option(help=_help("depth"))] = None,
     pooling: Annotated[str | None, typer.Option(help=_help("pooling"))] = None,
+    answer_length: Annotated[
+        bool | None,
+        typer.Option("--answer-length/--no-answer-length", help=_help("answer_length")),
+    ] = None,
     head: Annotated[str | None, typer.Option(help=_help("head"))] = None,
     lora_r: Annotated[int | None, typer.Option(help=_help("lora_r"))] = None,
     lora_layers: Annotated[int | None, typer.Option(help=_help("lora_layers"))] = None,

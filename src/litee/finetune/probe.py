@@ -5,25 +5,28 @@ Knows nothing of backbones: states come in as arrays.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from litee.finetune.heads import HeadName, PairHead, make_head, vote_loss
-from litee.finetune.whitening import Block, blocks_of, minimise
+from litee.finetune.per_source import Own, PerSource
+from litee.finetune.whitening import minimise
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
-Features = tuple[Tensor, Tensor]
 
 #: Prior precision of a source's own biases, in pairs. The shared ones are free.
 BIAS_RIDGE = 5.0
+
+#: Prior precision of a reward's weights of lengths, in pairs: three weights are known long before
+#: a thousand are, and what length explains is left to them.
+LENGTH_RIDGE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,75 +37,31 @@ class PairStates:
         states: (leaves, width) float.
         left: (pairs,) leaf of each pair's first branch.
         right: (pairs,) leaf of its second branch.
+        lengths: columns of the states that hold lengths.
     """
 
     states: Floats
     left: Ints
     right: Ints
+    lengths: tuple[int, ...] = ()
 
     def of(self, pairs: Ints) -> PairStates:
         """The states of some pairs only; leaves are kept as they are."""
-        return PairStates(self.states, self.left[pairs], self.right[pairs])
+        return PairStates(self.states, self.left[pairs], self.right[pairs], self.lengths)
 
 
-class _PerSource(nn.Module):
-    """A head and each source's deviations from its weights.
-
-    Args:
-        head: the shared weights.
-        sources: (n,) source of each row, sorted, 0 … K − 1.
-    """
-
-    def __init__(self, head: PairHead, sources: Ints) -> None:
-        super().__init__()
-        self.head = head
-        ends = np.flatnonzero(np.diff(sources)) + 1
-        bounds = [0, *ends.tolist(), len(sources)]
-        self.rows = [slice(a, b) for a, b in itertools.pairwise(bounds)] if len(ends) else []
-        self.own = nn.ModuleList(make_head(head.name, head.width).double() for _ in self.rows)
-
-    def forward(self, features: Features) -> Tensor:
-        """Features of all rows → (n, 3) logits, each row's by its source's weights."""
-        if not self.rows:
-            return self.head.logits_of(features)
-        shared = dict(self.head.named_parameters())
-        parts = []
-        for rows, own in zip(self.rows, self.own, strict=True):
-            weights = {f"head.{name}": shared[name] + x for name, x in own.named_parameters()}
-            few = (features[0][rows], features[1][rows])
-            parts.append(functional_call(_Logits(self.head), weights, (few,)))
-        return torch.cat(parts)
-
-    def blocks(self, features: Features, weights: Tensor) -> list[Block]:
-        """What is learnt, shared and own, with the rows that it reads."""
-        found = blocks_of(self.head, "head", features, weights)
-        for k, (rows, own) in enumerate(zip(self.rows, self.own, strict=True)):
-            assert isinstance(own, PairHead)
-            few = (features[0][rows], features[1][rows])
-            share = weights[rows].sum() / weights.sum()  # of the loss that these rows are
-            found += blocks_of(own, f"own.{k}", few, weights[rows], share=float(share))
-        return found
-
-
-class _Logits(nn.Module):
-    """A head called by its features."""
-
-    def __init__(self, head: PairHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, features: Features) -> Tensor:
-        return self.head.logits_of(features)
-
-
-def _penalty(weights: dict[str, Tensor], ridge: float) -> Tensor:
+def _penalty(weights: dict[str, Tensor], ridge: float, lengths: Sequence[int]) -> Tensor:
     """Half the squared weights, shared and own, times their precision; shared biases are free."""
     total = torch.zeros((), dtype=torch.float64)
     for name, x in weights.items():
-        precision = ridge
+        precision = torch.full_like(x, ridge)
         if name.endswith("bias"):
-            precision = 0.0 if name.startswith("head.") else BIAS_RIDGE
-        total = total + precision / 2 * x.square().sum()
+            precision.fill_(0.0 if name.startswith("head.") else BIAS_RIDGE)
+        elif name.endswith("reward_weight"):
+            precision[list(lengths)] = LENGTH_RIDGE
+        elif name.endswith("length_weight"):
+            precision.fill_(LENGTH_RIDGE)
+        total = total + (precision * x.square()).sum() / 2
     return total
 
 
@@ -115,11 +74,13 @@ def fit_probe(
     head: HeadName = "davidson",
     steps: int = 200,
     sources: Ints | None = None,
+    own: Own = "weights",
 ) -> PairHead:
     """A float32 head fitted under one ridge; the other arguments are those of `fit_probes`."""
-    return fit_probes(
-        data, shares, weights, ridges=(ridge,), head=head, steps=steps, sources=sources
-    )[0]
+    (found,) = fit_probes(
+        data, shares, weights, ridges=(ridge,), head=head, steps=steps, sources=sources, own=own
+    )
+    return found
 
 
 def fit_probes(
@@ -131,17 +92,21 @@ def fit_probes(
     head: HeadName = "davidson",
     steps: int = 200,
     sources: Ints | None = None,
+    own: Own = "weights",
 ) -> list[PairHead]:
     """Fit a head by L-BFGS on Σ wᵢ·CEᵢ / Σ wᵢ + ridge / n · (half the squared weights).
 
-    n is the number of pairs, so `ridge` is a prior precision per coefficient in units of pairs.
+    n is the number of pairs, so `ridge` is a prior precision per coefficient in units of pairs;
+    that of a reward's weights of lengths is `LENGTH_RIDGE`.
     Training is deterministic and, for the Davidson and joint heads, convex. Ridges are fitted from
     the strongest to the weakest, each starting where the last one ended.
 
     With `sources`, a pair of source k is judged by weights w + uₖ, both under the same prior, and
     the head that comes back is w alone: what the sources share, for votes of another one. It is
     Daumé III (2007), "Frustratingly easy domain adaptation", section 3, and a linear
-    mixed-effects model with as much variance between sources as of what they share.
+    mixed-effects model with as much variance between sources as of what they share. With
+    own = "lengths" only the rewards' weights of lengths and the ties' bias deviate: a random
+    slope and a random intercept, as that literature calls them.
 
     Args:
         data: states of n pairs.
@@ -151,6 +116,7 @@ def fit_probes(
         head: which head.
         steps: most iterations per ridge.
         sources: (n,) number of each pair's source; None, or one source for all: one set of weights.
+        own: what of the weights deviates by source; heads without rewards deviate in all.
 
     Returns:
         One head per ridge, float32, standardised on the training states.
@@ -165,7 +131,7 @@ def fit_probes(
     target = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
     known = np.zeros(len(target), dtype=np.int64) if sources is None else np.sort(sources)
-    fitted = _PerSource(model, known)
+    fitted = PerSource(model, known, own=own, lengths=data.lengths)
     blocks = fitted.blocks(features, weight)
     now = {name: x.detach() for name, x in fitted.named_parameters()}
     found: dict[float, PairHead] = {}
@@ -173,7 +139,8 @@ def fit_probes(
 
         def loss(weights: dict[str, Tensor], ridge: float = ridge) -> Tensor:
             log_p = torch.log_softmax(functional_call(fitted, weights, (features,)), dim=-1)
-            return vote_loss(log_p, target, weight) + _penalty(weights, ridge) / len(target)
+            penalty = _penalty(weights, ridge, data.lengths)
+            return vote_loss(log_p, target, weight) + penalty / len(target)
 
         now = minimise(loss, now, blocks, ridge / len(target), steps=steps)
         found[ridge] = _with_weights(model, now)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litee.config import StatisticsGroup
+from litee.finetune.lengths import TERMS
 from litee.finetune.probe import PairStates
 from litee.records import Pair
 
@@ -29,7 +30,7 @@ _REFUSAL = re.compile(
     re.I,
 )
 
-#: Names of the statistics of one answer, in the order of the columns.
+#: Names of the statistics of one answer, in the order of the columns; `TERMS` lengths come first.
 ANSWER_STATISTICS = (
     "log_characters",
     "root_characters",
@@ -202,5 +203,7 @@ def statistics_states(
         rows.append(np.concatenate([answer_statistics(pair.prompt, pair.response_a), own]))
         rows.append(np.concatenate([answer_statistics(pair.prompt, pair.response_b), own]))
     index = np.arange(2 * len(pairs), dtype=np.int64)
-    states = np.stack(rows)[:, columns_of(groups)]
-    return PairStates(states.astype(np.float32), index[::2], index[1::2])
+    read = columns_of(groups)
+    states = np.stack(rows)[:, read].astype(np.float32)
+    lengths = tuple(read.index(column) for column in range(TERMS) if column in read)
+    return PairStates(states, index[::2], index[1::2], lengths)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from litee.collect.annotators import AnnotatorWeights, agreement_weights
 from litee.config import FitSettings
 from litee.errors import ConfigError
+from litee.finetune.per_source import Own
 from litee.finetune.probe import Floats, Ints
 from litee.records import Folds, VotedPair
 
@@ -30,6 +31,7 @@ class Task:
         sources: (pairs,) number of each pair's source, when sources have weights of their own.
         source_names: of those numbers.
         apart: every source has a head of its own, instead of deviations from a shared one.
+        own: what of a shared head deviates.
         taught: (pairs, 3) what is learnt from instead of the shares: labels that annotators'
             weights, a majority or a teacher have changed.
         annotators: how much votes count in them, when not all alike.
@@ -42,6 +44,7 @@ class Task:
     sources: Ints | None = None
     source_names: tuple[str, ...] = ()
     apart: bool = False
+    own: Own = "weights"
     taught: npt.NDArray[np.float64] | None = None
     annotators: AnnotatorWeights | None = None
 
@@ -115,6 +118,7 @@ def make_task(
         sources=None if sources is None else sources.astype(np.int64),
         source_names=() if sources is None else tuple(map(str, names)),
         apart=settings.sources == "apart",
+        own="lengths" if settings.sources == "lengths" else "weights",
         taught=None if labels is shares else labels,
         annotators=annotators,
     )

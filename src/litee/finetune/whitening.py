@@ -65,19 +65,42 @@ def blocks_of(
         One block per weight that is learnt, whitened all or none.
     """
     known, designs = dict(head.named_parameters()), head.designs(features)
-    # with fewer pairs it takes longer than the steps that it saves; half whitened is worst
-    worth = all(2 * len(rows) > rows.shape[1] for rows in designs.values())
+    worth = worth_whitening(list(designs.values()))
     found = []
     for own, rows in designs.items():
-        bias = own.replace("weight", "bias") if own.replace("weight", "bias") in known else None
-        omega = weights.repeat(len(rows) // len(weights))
-        omega = omega / omega.sum()
-        size = rows.shape[1]
-        mean = omega @ rows if bias else torch.zeros(size, dtype=rows.dtype)
-        moment = CURVATURE * share * _moment(rows, omega, mean) if worth else None
-        full = None if bias is None else f"{name}.{bias}"
-        found.append(Block(f"{name}.{own}", full, size, moment, mean))
+        bias = own.replace("weight", "bias")
+        full = f"{name}.{bias}" if bias in known else None
+        found.append(block_of(f"{name}.{own}", full, rows, weights, share=share, worth=worth))
     return found
+
+
+def worth_whitening(designs: Sequence[Tensor]) -> bool:
+    """Whether all matrices have rows enough; half whitened is worst.
+
+    With fewer pairs it takes longer than the steps that it saves.
+    """
+    return all(2 * len(rows) > rows.shape[1] for rows in designs)
+
+
+def block_of(
+    name: str, bias: str | None, rows: Tensor, weights: Tensor, *, share: float, worth: bool
+) -> Block:
+    """One matrix's weights.
+
+    Args:
+        name: of the weights.
+        bias: of theirs, None without one.
+        rows: (n, size) what they multiply, or several rows per pair.
+        weights: (n,) of the pairs.
+        share: of the whole loss that these pairs are.
+        worth: whether to whiten.
+    """
+    omega = weights.repeat(len(rows) // len(weights))
+    omega = omega / omega.sum()
+    size = rows.shape[1]
+    mean = omega @ rows if bias else torch.zeros(size, dtype=rows.dtype)
+    moment = CURVATURE * share * _moment(rows, omega, mean) if worth else None
+    return Block(name, bias, size, moment, mean)
 
 
 def _moment(rows: Tensor, omega: Tensor, mean: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class MemberEntry(_Entry):
         head: davidson, rao-kupper, joint or verdict.
         pooling: what of an answer's states the head reads.
         branch_pooling: states, or attention, where each LoRA branch weighs its mean by a query.
+        answer_length: the head reads the length of an answer, behind its states.
         depth: layers below the frozen states it reads; None for all that are run.
         start_depth: frozen layers below a LoRA branch, None for the others.
         sources: of votes, one head each in `source0`, `source1`, …, whose probabilities are
@@ -85,6 +86,7 @@ class MemberEntry(_Entry):
     head: Literal["davidson", "rao-kupper", "joint", "verdict"] = "davidson"
     pooling: Literal["last", "mean", "last+mean"] = "last"
     branch_pooling: Literal["states", "attention"] = "states"
+    answer_length: bool = False
     depth: int | None = None
     start_depth: int | None = None
     sources: tuple[str, ...] = ()

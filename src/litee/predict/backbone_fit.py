@@ -25,6 +25,7 @@ from litee.finetune.branch_member import BranchPlan, fit_branch_member
 from litee.finetune.deadline import Deadline
 from litee.finetune.device import DtypeName
 from litee.finetune.heads import HeadName, PairHead
+from litee.finetune.lengths import pair_states
 from litee.finetune.members import Fitted, fit_probe_member, keep_fixed_member, probe_depths
 from litee.finetune.probe import PairStates
 from litee.finetune.states import PooledStore, TokenStore
@@ -180,7 +181,7 @@ class BackboneFit:
                 continue  # only branches are wanted, which start at the deepest
             columns = list(POOLINGS[entry.pooling])
             flat = states[:, number][:, columns].reshape(len(states), -1)
-            data = PairStates(flat, forest.left, forest.right)
+            data = pair_states(flat, forest, lengths=entry.answer_length)
             if frozen not in self.settings.members:
                 continue
             if fixed is None:
@@ -205,6 +206,7 @@ class BackboneFit:
             backbone=self.folder.name,
             head=self.tree_head if kind == "tree" else kind,
             pooling="last" if kind == "verdict" else self.settings.pooling,
+            answer_length=self.settings.answer_length and kind == "tree",
             depth=depth,
         )
 
@@ -278,6 +280,7 @@ class BackboneFit:
                 columns=self.columns,
                 ridge=DEPTH_RIDGE,
                 head=self.tree_head if kind == "tree" else "joint",
+                lengths=self.settings.answer_length and kind == "tree",
             )
             best = depths[int(np.argmin(losses))]
             points = [[d, round(x, 6)] for d, x in zip(depths, losses, strict=True)]

@@ -145,7 +145,8 @@ def _choose(file: JudgeFile, judge: Path, wanted: str) -> MemberEntry:
         raise ModelError(
             "; ".join(f"{name}: {reason}" for name, reason in reasons.items()),
             place=str(judge),
-            fix="fit a judge with --members probe --pooling last, and export that",
+            fix="fit a judge with --members probe --pooling last --no-answer-length, "
+            "and export that",
         )
     return max(fit, key=lambda m: weights[m.name])
 
@@ -160,6 +161,8 @@ def _cannot(member: MemberEntry, file: JudgeFile) -> str:
         return "joint and verdict members have no reward"
     if member.pooling != "last":
         return f"it reads {member.pooling} states, a sequence classifier the last one only"
+    if member.answer_length:
+        return "it reads the length of an answer, a sequence classifier its states only"
     if len(member.branches) > 1:
         return f"it is the mean of {len(member.branches)} branches"
     if file.backbone(str(member.backbone)).prompt_share == 0:

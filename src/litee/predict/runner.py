@@ -27,6 +27,7 @@ from litee.finetune.branch import POOLINGS, load_head
 from litee.finetune.branch_member import pass_tokens
 from litee.finetune.device import choose_device
 from litee.finetune.heads import PairHead, RewardHead
+from litee.finetune.lengths import pair_states
 from litee.finetune.parallel import passes_at_once, side_by_side
 from litee.finetune.probe import PairStates, predict_head
 from litee.finetune.states import PooledStore, pack_tokens
@@ -153,7 +154,7 @@ class BackboneRunner:
                 for reader in member.readers:
                     place = member.place(reader, self.entry.exit_depth)
                     own = states[place][:, member.columns].reshape(len(forest.leaves), -1)
-                    data = PairStates(own, forest.left, forest.right)
+                    data = pair_states(own, forest, lengths=member.entry.answer_length)
                     found.append(head_output(reader.head, data, forest.cut))
                 outputs[member.entry.name] = joined(member.entry, found)
         return outputs

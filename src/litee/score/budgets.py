@@ -33,7 +33,7 @@ from litee.score.figures import Plot, line_plot
 from litee.score.floors import floor_systems
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_fit import NO_PART, fit_votes, halves, split
+from litee.score.study_fit import NO_PART, fit_votes, halves, split, usual_settings
 from litee.score.study_settings import Studied, StudySettings
 
 Floats = npt.NDArray[np.float64]
@@ -197,8 +197,7 @@ def _kept(file: Path, asked: Json) -> Spent | None:
     fix = "add --restart, or choose a new --out folder"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        usual = FitSettings().model_dump(mode="json", exclude=NO_PART)
-        other = with_new_settings(kept.pop("asked"), usual) != asked
+        other = with_new_settings(kept.pop("asked"), usual_settings()) != asked
         spent = Spent(
             float(kept["seconds"]),
             tuple(map(str, kept["changes"])),

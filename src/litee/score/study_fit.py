@@ -6,7 +6,7 @@ Knows nothing of the kinds of studies, nor of command lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,18 @@ from litee.score.scorecard import Evaluation
 #: Settings that say where and how to compute, and that a run may change when it goes on.
 NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
 
+#: Settings that earlier versions did not have, where what they did is not the default now.
+_EARLIER: Mapping[str, Json] = {"answer_length": False}
+
 
 #: Beside a judge: its ensemble's predictions for every pair it learnt from, by fits that had not
 #: seen the pair's prompt.
 OUT_OF_FOLD = "out_of_fold.jsonl"
+
+
+def usual_settings() -> dict[str, Json]:
+    """What settings were where a run's manifest does not name them."""
+    return FitSettings().model_dump(mode="json", exclude=NO_PART) | _EARLIER
 
 
 def one_hot(verdicts: Sequence[Outcome]) -> npt.NDArray[np.float64]:
@@ -155,8 +163,7 @@ def fit_votes(
         "inputs": dict(inputs),
         "pairs": len(voted),
     }
-    usual = FitSettings().model_dump(mode="json", exclude=NO_PART)
-    run = RunDir(out, manifest, resume=resume, settings=usual)
+    run = RunDir(out, manifest, resume=resume, settings=usual_settings())
     if plan is not None:
         write_json(out / PLAN_FILE, plan.to_json())
     result = fit_judge(voted, folds, settings, run, inputs=inputs, deadline=deadline, teacher=told)
