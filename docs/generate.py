@@ -42,6 +42,8 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 #: Results that the README shows, in this order; docs/results.md has all of them.
 SHOWN = (
+    "mt_bench_transfer_larger",
+    "mt_bench_transfer_lengths",
     "mt_bench_transfer",
     "mt_bench_bound",
     "agreement_mt_bench",

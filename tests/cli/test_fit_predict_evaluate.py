@@ -12,6 +12,7 @@ from commands import digests, judge_bytes, litee, vote_rows, write_rows
 
 from litee.predict.artifact import load_judge_file
 from litee.predict.backbone_fit import slug
+from litee.predict.judge import Judge
 from litee.records import Pair
 from litee.rundir import sha256_file
 
@@ -86,6 +87,28 @@ def test_judge_file(judge, backbone, votes):
     assert entry.exit_depth == min(losses, key=losses.__getitem__)
     assert all(m.start_depth == entry.exit_depth - 1 for m in file.members if m.kind == "lora")
     assert sum(file.ensemble.weights) == pytest.approx(1)
+    rows = [json.loads(line) for line in votes.read_text().splitlines()]
+    longest = max(len(row[side]) for row in rows for side in ("response_a", "response_b"))
+    reads = {m.name: (m.answer_length, m.longest_answer) for m in file.members[1:]}
+    assert reads == {
+        f"{kind}-{name}": (True, longest) if kind in ("probe", "lora") else (False, None)
+        for kind in MEMBERS
+    }
+
+
+def test_length_counts_up_to_the_longest_answer_learnt_from(judge, backbone):
+    """Of two answers that are cut to the same tokens, only what is beyond the longest is alike."""
+    folder, _ = judge
+    probe = f"probe-{slug(str(backbone))}"
+    longest = next(m for m in load_judge_file(folder).members if m.name == probe).longest_answer
+    assert longest is not None
+    texts = ["y" * n for n in (longest // 2, 500, 600)]
+    assert longest < 500
+    pairs = [Pair(str(k), ("Hi",), (text,), ("No",)) for k, text in enumerate(texts)]
+    rewards = Judge.from_pretrained(folder).member_outputs(pairs)[probe].rewards
+    assert rewards is not None
+    assert abs(rewards[1, 0] - rewards[2, 0]) < 1e-5
+    assert abs(rewards[0, 0] - rewards[1, 0]) > 1e-3
 
 
 def test_reloading_gave_the_same_probabilities(judge):

@@ -136,3 +136,5 @@ def test_a_forest_with_and_without_lengths():
     np.testing.assert_allclose(data.states[:, 2:], length_terms(np.array([99, 0, 2500])))
     np.testing.assert_allclose(data.states[2, 3:], [50, 2.5])
     assert data.of(np.array([1])).lengths == data.lengths
+    bounded = pair_states(states, forest, lengths=True, longest=99)
+    np.testing.assert_allclose(bounded.states[:, 2:], length_terms(np.array([99, 0, 99])))

@@ -97,17 +97,31 @@ def test_weights_lie_on_the_simplex_and_beat_every_member(name, seed):
 
 
 @pytest.mark.parametrize("name", ["linear", "log"])
-def test_no_other_weights_are_better(name):
+@pytest.mark.parametrize("prompts", [3, 60])
+def test_no_other_weights_are_better(name, prompts):
     """Both problems are convex, so a fine grid over two members finds the same minimum."""
     p, shares, weights = made_up(members=2, seed=9)
-    w = fit_weights(p, shares, weights, name=name)
-    grid = [
-        weighted_log_loss(pool(p, np.array([x, 1 - x]), name), shares, weights)
-        for x in np.linspace(0, 1, 401)
-    ]
-    found = weighted_log_loss(pool(p, w, name), shares, weights)
-    assert found <= min(grid) + 1e-6
+    groups = np.arange(len(weights)) % prompts
+    w = fit_weights(p, shares, weights, name=name, groups=groups)
+    heavy = np.bincount(groups, weights)
+    strength = 0.1 * 2 * (heavy**2).sum() / heavy.sum() ** 2
+
+    def objective(x):
+        loss = weighted_log_loss(pool(p, np.array([x, 1 - x]), name), shares, weights)
+        return loss + strength * 2 * (x - 0.5) ** 2
+
+    grid = [objective(x) for x in np.linspace(0, 1, 401)]
+    assert objective(w[0]) <= min(grid) + 1e-6
     assert w[0] == pytest.approx(np.linspace(0, 1, 401)[int(np.argmin(grid))], abs=0.01)
+
+
+def test_votes_on_few_prompts_leave_weights_nearer_to_equal():
+    p, shares, weights = made_up(members=2, seed=9)
+    away = [
+        abs(fit_weights(p, shares, weights, name="linear", groups=groups)[0] - 0.5)
+        for groups in (np.arange(len(weights)) % 3, None)
+    ]
+    assert 0 < away[0] < away[1] - 0.01
 
 
 @pytest.mark.parametrize("name", POOLS)

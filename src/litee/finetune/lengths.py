@@ -28,16 +28,20 @@ def length_terms(characters: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return np.stack([np.log1p(c), np.sqrt(c), c / 1000], axis=1).astype(np.float32)
 
 
-def pair_states(states: npt.NDArray[np.float32], forest: Forest, *, lengths: bool) -> PairStates:
+def pair_states(
+    states: npt.NDArray[np.float32], forest: Forest, *, lengths: bool, longest: int | None = None
+) -> PairStates:
     """What the heads of a forest's pairs read.
 
     Args:
         states: (leaves, width) pooled states.
         forest: whose leaves they are.
         lengths: whether `length_terms` come behind them.
+        longest: characters that a longer answer counts as; None for those it has.
     """
     if not lengths:
         return PairStates(states, forest.left, forest.right)
     width = states.shape[1]
-    both = np.concatenate([states, length_terms(forest.characters)], axis=1)
+    characters = forest.characters if longest is None else np.minimum(forest.characters, longest)
+    both = np.concatenate([states, length_terms(characters)], axis=1)
     return PairStates(both, forest.left, forest.right, tuple(range(width, width + TERMS)))

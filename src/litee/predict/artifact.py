@@ -69,6 +69,8 @@ class MemberEntry(_Entry):
         pooling: what of an answer's states the head reads.
         branch_pooling: states, or attention, where each LoRA branch weighs its mean by a query.
         answer_length: the head reads the length of an answer, behind its states.
+        longest_answer: characters of the longest one it learnt from, which longer ones count as;
+            None for no bound.
         depth: layers below the frozen states it reads; None for all that are run.
         start_depth: frozen layers below a LoRA branch, None for the others.
         sources: of votes, one head each in `source0`, `source1`, …, whose probabilities are
@@ -87,6 +89,7 @@ class MemberEntry(_Entry):
     pooling: Literal["last", "mean", "last+mean"] = "last"
     branch_pooling: Literal["states", "attention"] = "states"
     answer_length: bool = False
+    longest_answer: int | None = None
     depth: int | None = None
     start_depth: int | None = None
     sources: tuple[str, ...] = ()

@@ -176,7 +176,8 @@ class BackboneFit:
         if kind == "verdict":
             fixed = verdict_head(backbone, self._encoder(backbone, kind).template)
         for number, depth in enumerate(depths):
-            entry = self._entry(frozen, kind, None if depth == depths[-1] else depth)
+            place = None if depth == depths[-1] else depth
+            entry = self._entry(frozen, kind, place, int(forest.characters.max(initial=0)))
             if frozen not in self.settings.members and entry.depth is not None:
                 continue  # only branches are wanted, which start at the deepest
             columns = list(POOLINGS[entry.pooling])
@@ -197,8 +198,11 @@ class BackboneFit:
             entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
             self._branches(backbone, forest, data, entry, start=fixed or ridge, members=members)
 
-    def _entry(self, member: MemberKind, kind: Encoder, depth: int | None) -> MemberEntry:
+    def _entry(
+        self, member: MemberKind, kind: Encoder, depth: int | None, longest: int
+    ) -> MemberEntry:
         """A member on frozen states; `depth` is None at the exit."""
+        reads = self.settings.answer_length and kind == "tree"
         return MemberEntry(
             name=member + ("" if depth is None else f"-depth{depth}") + f"-{self.slug}",
             kind="probe",
@@ -206,7 +210,8 @@ class BackboneFit:
             backbone=self.folder.name,
             head=self.tree_head if kind == "tree" else kind,
             pooling="last" if kind == "verdict" else self.settings.pooling,
-            answer_length=self.settings.answer_length and kind == "tree",
+            answer_length=reads,
+            longest_answer=longest if reads else None,
             depth=depth,
         )
 

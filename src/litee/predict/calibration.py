@@ -73,8 +73,8 @@ def fit_calibration(
     """Largest posterior: weighted cross-entropy to vote shares, with a prior around no change.
 
     The prior counts like Σ q(x) / n nats per pair (derived here), x the logarithms of the scales
-    and the bias, n = (Σ W)² / Σ W² prompts, W the weight of a prompt's pairs together: how sure a
-    judge may be differs by prompt, so pairs of one prompt count once. q is x² / 2s², a normal
+    and the bias, n the `effective_prompts`: how sure a judge may be differs by prompt, so pairs of
+    one prompt count once. q is x² / 2s², a normal
     prior, but for softening, x < 0, where it is log(1 + x² / s²), a Cauchy prior: probabilities
     that are certain and wrong can be softened as far as it takes. s is `PRIOR_SCALE`.
 
@@ -103,13 +103,26 @@ def fit_calibration(
         losses = -(shares * build(x).log_apply(probabilities)).sum(1)
         return float(np.average(losses, weights=weights)) + _surprise(x) / prompts
 
-    together = weights if groups is None else np.bincount(groups, weights)
-    prompts = float(together.sum() ** 2 / (together**2).sum())
+    prompts = effective_prompts(weights, groups)
     size = 1 if name == "temperature" else 3
     bounds = [(-3.0, 3.0)] * size
     starts = [np.zeros(size), np.array([-2.0, -2.0, 0.0][:size])]  # the tail may hide a minimum
     found = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in starts]
     return build(min(found, key=lambda one: float(one.fun)).x)
+
+
+def effective_prompts(weights: Floats, groups: Ints | None) -> float:
+    """(Σ W)² / Σ W² prompts, W the weight of a prompt's pairs together (Kish 1965, section 8.2).
+
+    Args:
+        weights: (n,) of the pairs.
+        groups: (n,) prompt of each pair, whole numbers from 0; every pair its own when None.
+
+    >>> effective_prompts(np.ones(4), np.array([0, 0, 1, 1]))
+    2.0
+    """
+    together = weights if groups is None else np.bincount(groups, weights)
+    return float(together.sum() ** 2 / (together**2).sum())
 
 
 def _surprise(x: Floats) -> float:

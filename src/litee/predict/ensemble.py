@@ -20,12 +20,16 @@ from litee.predict.calibration import (
     CalibrationName,
     Floats,
     Ints,
+    effective_prompts,
     fit_calibration,
     weighted_log_loss,
 )
 
 PoolName = Literal["linear", "log", "power"]
 _TINY = 1e-12
+
+#: Strength of the prior on a member's weight around 1 / M.
+WEIGHT_PRIOR = 0.1
 
 
 class Ensemble(BaseModel):
@@ -99,11 +103,14 @@ def fit_weights(
     *,
     name: PoolName,
     exponent: float = 0.5,
+    groups: Ints | None = None,
 ) -> Floats:
-    """Weights on the simplex that minimise the pooled predictions' log loss.
+    """Weights on the simplex that minimise the pooled predictions' log loss and a prior.
 
-    The problem is convex for the linear and the log pool. Solved by SLSQP from equal weights;
-    weights below 0.005 are set to 0.
+    The prior counts `WEIGHT_PRIOR` · M Σ (w − 1/M)² nats in all, for M members: a single member
+    instead of equal weights has to earn 0.1 · (M − 1) nats, over all prompts and not by pair. The
+    problem is convex for the linear and the log pool. Solved by SLSQP from equal weights; weights
+    below 0.005 are set to 0.
 
     Args:
         probabilities: (members, n, 3) held-out probabilities.
@@ -111,14 +118,18 @@ def fit_weights(
         weights: (n,) weights of the pairs.
         name: which pool.
         exponent: of the power pool.
+        groups: (n,) prompt of each pair, whole numbers from 0; every pair its own when None.
     """
     count = len(probabilities)
     if count == 1:
         return np.ones(1)
+    strength = WEIGHT_PRIOR * count / effective_prompts(weights, groups)
 
     def loss(w: Floats) -> float:
         w = np.maximum(w, 0) / max(np.maximum(w, 0).sum(), _TINY)
-        return weighted_log_loss(pool(probabilities, w, name, exponent), shares, weights)
+        pooled = pool(probabilities, w, name, exponent)
+        away = float(((w - 1 / count) ** 2).sum())
+        return weighted_log_loss(pooled, shares, weights) + strength * away
 
     found = minimize(
         loss,
@@ -153,7 +164,9 @@ def fit_ensemble(
     if equal:
         w = np.full(len(names), 1 / len(names))
     else:
-        w = fit_weights(probabilities, shares, weights, name=pool_name, exponent=exponent)
+        w = fit_weights(
+            probabilities, shares, weights, name=pool_name, exponent=exponent, groups=groups
+        )
     pooled = pool(probabilities, w, pool_name, exponent)
     scaling = fit_calibration(calibration, pooled, shares, weights, groups)
     return Ensemble(
@@ -188,8 +201,8 @@ def cross_fit(
         pool_name: a pool, or `auto`: the best one of each training part.
         calibration: scaling after pooling.
         equal: all members have the same weight; the pool and calibration are still fitted.
-        groups: (n,) prompt of each pair, which the calibration's prior goes by; None for each its
-            own.
+        groups: (n,) prompt of each pair, which the priors of weights and calibration go by; None
+            for each its own.
     """
     prompts = None if groups is None else np.asarray(groups, dtype=np.int64)
     pools: tuple[PoolName, ...] = (

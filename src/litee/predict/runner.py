@@ -154,7 +154,12 @@ class BackboneRunner:
                 for reader in member.readers:
                     place = member.place(reader, self.entry.exit_depth)
                     own = states[place][:, member.columns].reshape(len(forest.leaves), -1)
-                    data = pair_states(own, forest, lengths=member.entry.answer_length)
+                    data = pair_states(
+                        own,
+                        forest,
+                        lengths=member.entry.answer_length,
+                        longest=member.entry.longest_answer,
+                    )
                     found.append(head_output(reader.head, data, forest.cut))
                 outputs[member.entry.name] = joined(member.entry, found)
         return outputs

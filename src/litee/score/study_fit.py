@@ -6,7 +6,7 @@ Knows nothing of the kinds of studies, nor of command lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from litee.score.scorecard import Evaluation
 NO_PART = {"cache_size", "device", "gradient_checkpointing", "threads"}
 
 #: Settings that earlier versions did not have, where what they did is not the default now.
-_EARLIER: Mapping[str, Json] = {"answer_length": False}
+_EARLIER: dict[str, Json] = {"answer_length": False}
 
 
 #: Beside a judge: its ensemble's predictions for every pair it learnt from, by fits that had not
