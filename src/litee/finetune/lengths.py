@@ -21,7 +21,7 @@ def length_terms(characters: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 
     Together they follow a taste that turns: longer is better, up to a point.
 
-    >>> length_terms(np.array([0, 99])).round(3).tolist()
+    >>> length_terms(np.array([0, 99])).astype(float).round(3).tolist()
     [[0.0, 0.0, 0.0], [4.605, 9.95, 0.099]]
     """
     c = characters.astype(np.float64)
