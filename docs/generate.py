@@ -44,7 +44,7 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 SHOWN = (
     "mt_bench_transfer_larger",
     "mt_bench_transfer_lengths",
-    "mt_bench_transfer",
+    "mt_bench_transfer_together",
     "mt_bench_bound",
     "agreement_mt_bench",
     "in_source",

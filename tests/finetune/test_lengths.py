@@ -113,11 +113,24 @@ def test_exchanging_answers_exchanges_what_tastes_were_learnt():
     )
 
 
-@pytest.mark.parametrize("name", ["davidson", "rao-kupper", "joint"])
-def test_every_head_learns_with_sources(name):
+def test_rao_and_kuppers_head_has_tastes_too():
+    """The two sources like the first length and dislike it: what they share is in between."""
+    data, shares, weights, sources = made_up(pairs=600)
+    one = sources == 0
+    alone = fit_probe(
+        data.of(np.flatnonzero(one)), shares[one], weights[one], ridge=30.0, head="rao-kupper"
+    )
+    both = fit_probe(
+        data, shares, weights, ridge=30.0, head="rao-kupper", sources=sources, own="lengths"
+    )
+    assert alone.reward_weight[3] > 0.5
+    assert abs(both.reward_weight[3]) < 0.7 * alone.reward_weight[3]
+
+
+def test_a_head_without_rewards_has_no_tastes():
     data, shares, weights, sources = made_up()
-    model = fit_probe(data, shares, weights, ridge=30.0, head=name, sources=sources, own="lengths")
-    assert np.isfinite(predict_head(model, data)).all()
+    with pytest.raises(ValueError, match="joint head has no rewards"):
+        fit_probe(data, shares, weights, ridge=30.0, head="joint", sources=sources, own="lengths")
 
 
 def test_a_forest_with_and_without_lengths():

@@ -34,8 +34,15 @@ def test_parts_make_up_the_file_once(packages, monkeypatch, tmp_path):
     ghost(monkeypatch)
     found = packaged_file("ghost", tmp_path / "downloads")
     assert found.read_bytes() == WHOLE
-    (packages / "ghost_part0" / "data" / "0.bin").unlink()  # not needed any more
+    (packages / "ghost_part0" / "data" / "0.bin").unlink()  # not read again
     assert packaged_file("ghost", tmp_path / "downloads") == found
+
+
+def test_a_damaged_whole_is_put_together_again(packages, monkeypatch, tmp_path):
+    ghost(monkeypatch)
+    found = packaged_file("ghost", tmp_path)
+    found.write_bytes(WHOLE[:-1])
+    assert packaged_file("ghost", tmp_path).read_bytes() == WHOLE
 
 
 def test_a_single_part_stays_where_it_is(packages, monkeypatch, tmp_path):

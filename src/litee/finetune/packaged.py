@@ -63,11 +63,11 @@ PACKAGED: dict[str, Packaged] = {
 
 
 def packaged_file(name: str, folder: Path) -> Path:
-    """The GGUF file of a packaged backbone.
+    """The GGUF file of a packaged backbone, whose hash is the one in `PACKAGED`.
 
     Args:
         name: a name in `PACKAGED`.
-        folder: where a file in several parts is put together, once.
+        folder: where a file in several parts is put together: once, and again when it is damaged.
 
     Raises:
         ModelError: a package is not installed, or its file is not the one that is meant.
@@ -81,7 +81,7 @@ def packaged_file(name: str, folder: Path) -> Path:
         _check(name, sha256_file(parts[0]) if parts[0].is_file() else "")
         return parts[0]
     whole = folder / f"{name}.gguf"
-    if not whole.exists():
+    if not whole.is_file() or sha256_file(whole) != one.sha256:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(whole) as temporary:
             with temporary.open("wb") as out:

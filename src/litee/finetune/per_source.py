@@ -46,11 +46,10 @@ class _Tastes(nn.Module):
     """Deviations from the rewards' weights of lengths, and from the ties' bias.
 
     Args:
-        head: with rewards.
         lengths: columns that hold lengths.
     """
 
-    def __init__(self, head: RewardHead, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int]) -> None:
         super().__init__()
         self.lengths = list(lengths)
         self.length_weight = nn.Parameter(torch.zeros(len(self.lengths), dtype=torch.float64))
@@ -86,6 +85,9 @@ class PerSource(nn.Module):
         sources: (n,) source of each row, sorted, 0 … K − 1; one source for all has no deviations.
         own: what deviates.
         lengths: columns that hold lengths.
+
+    Raises:
+        ValueError: own = "lengths" for a head without rewards.
     """
 
     def __init__(
@@ -101,13 +103,11 @@ class PerSource(nn.Module):
         ends = np.flatnonzero(np.diff(sources)) + 1
         bounds = [0, *ends.tolist(), len(sources)]
         self.rows = [slice(a, b) for a, b in itertools.pairwise(bounds)] if len(ends) else []
-        made: list[_Weights | _Tastes] = []
-        for _ in self.rows:
-            if own == "lengths" and isinstance(head, RewardHead):
-                made.append(_Tastes(head, lengths))
-            else:
-                made.append(_Weights(head))
-        self.own = nn.ModuleList(made)
+        if own == "lengths" and not isinstance(head, RewardHead):
+            raise ValueError(f"a {head.name} head has no rewards that lengths could sway")
+        self.own = nn.ModuleList(
+            _Tastes(lengths) if own == "lengths" else _Weights(head) for _ in self.rows
+        )
 
     def forward(self, features: Features) -> Tensor:
         """Features of all rows → (n, 3) logits, each row's by its source's weights."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -97,9 +98,9 @@ def fit_probes(
     """Fit a head by L-BFGS on Σ wᵢ·CEᵢ / Σ wᵢ + ridge / n · (half the squared weights).
 
     n is the number of pairs, so `ridge` is a prior precision per coefficient in units of pairs;
-    that of a reward's weights of lengths is `LENGTH_RIDGE`.
-    Training is deterministic and, for the Davidson and joint heads, convex. Ridges are fitted from
-    the strongest to the weakest, each starting where the last one ended.
+    that of a reward's weights of lengths is `LENGTH_RIDGE`. Training is deterministic and, for the
+    Davidson and joint heads, convex. Ridges are fitted from the strongest to the weakest, each
+    starting where the last one ended.
 
     With `sources`, a pair of source k is judged by weights w + uₖ, both under the same prior, and
     the head that comes back is w alone: what the sources share, for votes of another one. It is
@@ -116,10 +117,13 @@ def fit_probes(
         head: which head.
         steps: most iterations per ridge.
         sources: (n,) number of each pair's source; None, or one source for all: one set of weights.
-        own: what of the weights deviates by source; heads without rewards deviate in all.
+        own: what of the weights deviates by source.
 
     Returns:
         One head per ridge, float32, standardised on the training states.
+
+    Raises:
+        ValueError: own = "lengths" for a head without rewards.
     """
     if sources is not None:
         order = np.argsort(sources, kind="stable")
@@ -134,15 +138,15 @@ def fit_probes(
     fitted = PerSource(model, known, own=own, lengths=data.lengths)
     blocks = fitted.blocks(features, weight)
     now = {name: x.detach() for name, x in fitted.named_parameters()}
+
+    def loss(ridge: float, weights: dict[str, Tensor]) -> Tensor:
+        log_p = torch.log_softmax(functional_call(fitted, weights, (features,)), dim=-1)
+        penalty = _penalty(weights, ridge, data.lengths)
+        return vote_loss(log_p, target, weight) + penalty / len(target)
+
     found: dict[float, PairHead] = {}
     for ridge in sorted(set(ridges), reverse=True):
-
-        def loss(weights: dict[str, Tensor], ridge: float = ridge) -> Tensor:
-            log_p = torch.log_softmax(functional_call(fitted, weights, (features,)), dim=-1)
-            penalty = _penalty(weights, ridge, data.lengths)
-            return vote_loss(log_p, target, weight) + penalty / len(target)
-
-        now = minimise(loss, now, blocks, ridge / len(target), steps=steps)
+        now = minimise(partial(loss, ridge), now, blocks, ridge / len(target), steps=steps)
         found[ridge] = _with_weights(model, now)
     return [found[ridge] for ridge in ridges]
 

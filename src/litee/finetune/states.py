@@ -186,7 +186,9 @@ class PooledStore:
 
     def _read(self, keys: list[bytes], states: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         have = np.zeros(len(keys), dtype=bool)
-        wanted = {key: leaf for leaf, key in enumerate(keys)}
+        wanted: dict[bytes, list[int]] = {}  # answers that were cut to the same have one key
+        for leaf, key in enumerate(keys):
+            wanted.setdefault(key, []).append(leaf)
         used: set[Path] = set()
         for shard, columns in self._shards():
             try:
@@ -197,8 +199,7 @@ class PooledStore:
                 shard.unlink(missing_ok=True)
                 continue
             for row, key in enumerate(tensors["keys"]):
-                leaf = wanted.get(key.tobytes())
-                if leaf is not None and not have[leaf]:
+                for leaf in wanted.pop(key.tobytes(), []):
                     states[leaf] = tensors["states"][row][columns]
                     have[leaf] = True
                     used.add(shard)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from litee.config import StatisticsGroup
-from litee.finetune.lengths import TERMS
+from litee.finetune.lengths import TERMS, length_terms
 from litee.finetune.probe import PairStates
 from litee.records import Pair
 
@@ -116,9 +116,7 @@ def _answer(prompt: tuple[str, ...], answer: tuple[str, ...]) -> tuple[float, ..
     number = max(len(words), 1)
     log = np.log1p
     return (
-        log(len(text)),
-        len(text) ** 0.5,
-        len(text) / 1000,
+        *length_terms(np.array([len(text)]))[0].tolist(),
         log(len(words)),
         log(len(_SENTENCE.findall(text))),
         sum(map(len, words)) / number,

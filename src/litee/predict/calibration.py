@@ -74,9 +74,9 @@ def fit_calibration(
 
     The prior counts like Σ q(x) / n nats per pair (derived here), x the logarithms of the scales
     and the bias, n the `effective_prompts`: how sure a judge may be differs by prompt, so pairs of
-    one prompt count once. q is x² / 2s², a normal
-    prior, but for softening, x < 0, where it is log(1 + x² / s²), a Cauchy prior: probabilities
-    that are certain and wrong can be softened as far as it takes. s is `PRIOR_SCALE`.
+    one prompt count once. q is x² / 2s², a normal prior, but for softening, x < 0, where it is
+    log(1 + x² / s²), a Cauchy prior: probabilities that are certain and wrong can be softened as
+    far as it takes. s is `PRIOR_SCALE`.
 
     Args:
         name: which scaling.

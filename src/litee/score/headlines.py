@@ -248,6 +248,11 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "accuracy": "accuracy",
         "ece": "ECE",
     },
+    "mt_bench_transfer_together": {
+        "log_loss": "two small backbones, the same settings without such tastes: log loss",
+        "accuracy": "accuracy",
+        "ece": "ECE",
+    },
     "mt_bench_transfer_three": {
         "log_loss": "three backbones, sources with tastes of their own: log loss",
         "accuracy": "accuracy",
