@@ -140,12 +140,12 @@ def test_results_table_shows_headlines_with_commands(tmp_path):
 
 def test_the_readme_shows_some_results_and_the_page_all(tmp_path):
     generate = _generate()
-    for name in ("demo", "in_source", "mt_bench_transfer"):
+    for name in ("demo", "in_source", "mt_bench_bound"):
         (tmp_path / f"{name}.json").write_text(json.dumps(_result(name, {"log_loss": 0.9})))
     results = [generate.read_result(p) for p in sorted(tmp_path.glob("*.json"))]
     readme = generate.readme_page("<!-- results -->\n<!-- /results -->", results)
     names = [line.split("[")[1].split("]")[0] for line in readme.splitlines() if "](" in line]
-    assert names == ["mt_bench_transfer", "in_source"]
+    assert names == ["mt_bench_bound", "in_source"]
     page = generate.results_page(results)
     assert all(f"[{r.name}](../results/README.md#{r.name})" in page for r in results)
     shown = {path.stem for path in (ROOT / "results").glob("*.json")}
