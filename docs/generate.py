@@ -337,9 +337,8 @@ def results_table(results: Sequence[Result], page: str = "results/README.md") ->
 
 
 def _short(command: str) -> str:
-    if len(command) <= _COMMAND_LENGTH:
-        return command
-    return command[:_COMMAND_LENGTH].rpartition(" ")[0] + " …"
+    cut = command[:_COMMAND_LENGTH].rpartition(" ")[0] + " …"
+    return cut if len(command) > _COMMAND_LENGTH else command
 
 
 def _headline(result: Result) -> str:
@@ -366,23 +365,18 @@ def _cell(text: str | None) -> str:
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """File → the content it should have."""
     results = [read_result(path) for path in sorted((root / "results").glob("*.json"))]
-    readme = root / "README.md"
     return {
         root / "docs/cli.md": cli_page(),
         root / "docs/settings.md": settings_page(),
         root / "docs/results.md": results_page(results),
         root / "results/README.md": render_results(root / "results"),
-        readme: readme_page(readme.read_text(encoding="utf-8"), results),
+        root / "README.md": readme_page((root / "README.md").read_text("utf-8"), results),
     }
 
 
 def stale(found: Mapping[Path, str]) -> list[Path]:
     """The files that are missing or differ."""
-    return [
-        path
-        for path, text in found.items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
+    return [p for p, text in found.items() if not p.is_file() or p.read_text("utf-8") != text]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -35,9 +35,9 @@ trap 'times > "$runs/$what/times"; tail -n 1 "$runs/$what/times" >> "$runs/$what
 [[ -d $runs/votes ]] || $litee data split "$data"/votes/{pandalm,guanaco_vicuna80,llmfao,lfqa_experts}.jsonl.gz \
   --test 0.5 --out "$runs/votes"
 [[ -f $runs/judge/receipt.json ]] || $litee fit "$runs/votes/train.jsonl" --out "$runs/judge" --resume \
-  --backbone smollm2-135m-instruct --members probe --no-answer-length --depth 24 --threads "$threads"
+  --backbone smollm2-135m-instruct --members probe --no-answer-length --calibration temperature --depth 24 --threads "$threads"
 [[ -f $runs/independent/receipt.json ]] || $litee fit "$runs/votes/test.jsonl" --out "$runs/independent" \
-  --backbone gemma-3-270m --members probe --no-answer-length --depth 10 --threads "$threads" --resume
+  --backbone gemma-3-270m --members probe --no-answer-length --calibration temperature --depth 10 --threads "$threads" --resume
 [[ -f $runs/prompts/wide.jsonl ]] || $python $here/prompts.py "$data" "$runs/prompts"
 
 # answer NAME BACKBONE [OPTIONS]: a system's answers to the test prompts, long ones when its name ends so

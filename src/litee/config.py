@@ -194,8 +194,11 @@ class FitSettings(Settings):
         description="Weights of the members: fitted on held-out prompts, or equal, since fitted "
         "ones are right for the sources learnt from.",
     )
-    calibration: Literal["none", "temperature", "vector"] = Field(
-        "temperature", description="Scaling after pooling."
+    calibration: Literal["auto", "none", "temperature", "vector", "lapse"] = Field(
+        "auto",
+        description="Scaling after pooling: a temperature, a vector with scales and a bias for "
+        "ties, or a vector under a lapse rate; auto, a temperature unless held-out prompts show "
+        "that votes lapse.",
     )
     dtype: DtypeSetting = Field(
         "auto",

@@ -129,6 +129,8 @@ def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
             result.metrics[f"{source}.log_loss"] - result.metrics[f"{source}.best_member_log_loss"]
         )
         assert result.metrics[f"{source}.less_best_member"] == pytest.approx(gain)
+        hindsight = result.metrics[f"{source}.log_loss_in_hindsight"]
+        assert hindsight <= result.metrics[f"{source}.best_member_log_loss"] + 1e-6
     assert set(result.receipt["inputs"]) == {"train.jsonl", "other.jsonl"}
 
 

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
-from litee.predict.calibration import Calibration, fit_calibration, weighted_log_loss
+from litee.predict.calibration import (
+    Calibration,
+    choose_calibration,
+    fit_calibration,
+    weighted_log_loss,
+)
 
 SWAP = [1, 0, 2]
 
@@ -62,27 +67,41 @@ def test_temperature_equals_a_search_by_scipy_with_weights():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(-3, 3), st.integers(0, 10**6))
-def test_applying_is_swap_equivariant_and_keeps_the_simplex(scale, tie_scale, bias, seed):
+@given(
+    st.floats(0.1, 10),
+    st.floats(0.1, 10),
+    st.floats(-3, 3),
+    st.floats(0, 0.99),
+    st.integers(0, 10**6),
+)
+def test_applying_is_swap_equivariant_and_keeps_the_simplex(scale, tie_scale, bias, lapse, seed):
     p = simplex(5, seed, 0.3)
-    scaling = Calibration(name="vector", scale=scale, tie_scale=tie_scale, tie_bias=bias)
+    scaling = Calibration(
+        name="lapse",
+        scale=scale,
+        tie_scale=tie_scale,
+        tie_bias=bias,
+        lapse=lapse,
+        lapse_tie=lapse / 2,
+    )
     found = scaling.apply(p)
     np.testing.assert_allclose(scaling.apply(p[:, SWAP]), found[:, SWAP], atol=1e-12)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
     assert (found >= 0).all()
+    np.testing.assert_allclose(np.exp(scaling.log_apply(p)), found, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["temperature", "vector"])
+@pytest.mark.parametrize("name", ["temperature", "vector", "lapse"])
 def test_fitting_on_exchanged_answers_gives_the_same_scaling(name):
     rng = np.random.default_rng(5)
     p, shares, weights = simplex(60, 1), simplex(60, 2), rng.uniform(1, 2, 60)
     there = fit_calibration(name, p, shares, weights)
     back = fit_calibration(name, p[:, SWAP], shares[:, SWAP], weights)
-    for field in ("scale", "tie_scale", "tie_bias"):
+    for field in ("scale", "tie_scale", "tie_bias", "lapse", "lapse_tie"):
         assert getattr(there, field) == pytest.approx(getattr(back, field), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["none", "temperature", "vector"])
+@pytest.mark.parametrize("name", ["none", "temperature", "vector", "lapse"])
 def test_fitting_never_makes_the_fitted_loss_worse(name):
     rng = np.random.default_rng(6)
     p, shares, weights = simplex(60, 1, 0.4), simplex(60, 2), rng.uniform(1, 2, 60)
@@ -130,6 +149,9 @@ def test_weighted_log_loss_by_hand():
         {"tie_scale": -1.0},
         {"tie_bias": float("nan")},
         {"scale": float("inf")},
+        {"lapse": 1.0},
+        {"lapse": -0.1},
+        {"lapse_tie": 1.1},
         {"name": "x"},
         {"more": 1},
     ],
@@ -188,3 +210,90 @@ def test_the_prior_holds_softening_too():
     scaled /= scaled.sum()
     slope = -np.exp(x) * ((shares[0] - scaled) @ np.log(p[0])) + 32 * x / (1 + 16 * x * x) / 40
     assert slope == pytest.approx(0, abs=1e-4)
+
+
+def test_a_known_lapse_rate_is_recovered():
+    """A third of ties in all is a third of ties among lapses."""
+    truth = simplex(20_000, concentration=0.7)
+    known = Calibration(name="lapse", scale=1.5, tie_scale=1.5, lapse=0.3, lapse_tie=1 / 3)
+    found = fit_calibration("lapse", truth, known.apply(truth), np.ones(20_000))
+    np.testing.assert_allclose(found.apply(truth), known.apply(truth), atol=0.005)
+    assert found.lapse == pytest.approx(0.3, abs=0.01)
+    assert (found.scale, found.tie_scale) == pytest.approx((1.5, 1.5), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["temperature", "vector", "lapse"])
+def test_fitting_equals_a_search_without_slopes(name):
+    """Nelder and Mead know nothing of the slopes that the fit is given."""
+    rng = np.random.default_rng(8)
+    p, weights = simplex(60, 1, 0.5), rng.uniform(1, 2, 60)
+    vote = np.array([rng.choice(3, p=x) for x in 0.7 * p + 0.1])
+    shares, groups = np.eye(3)[vote], np.arange(60) // 3
+    prompts = np.bincount(groups, weights).sum() ** 2 / (np.bincount(groups, weights) ** 2).sum()
+    tie = np.average(shares[:, 2], weights=weights)
+
+    def posterior(x):
+        s, t, b = np.exp(x[0]), np.exp(x[1 if len(x) > 1 else 0]), x[2] if len(x) > 1 else 0.0
+        rate = 1 / (1 + np.exp(-x[3])) if len(x) > 3 else 0.0
+        one = Calibration(
+            name=name, scale=s, tie_scale=t, tie_bias=b, lapse=rate, lapse_tie=tie if rate else 0
+        )
+        square = (x[:3] / (2 if name == "lapse" else 0.25)) ** 2
+        soft = (x[:3] < 0) & (np.arange(len(x[:3])) < 2) & (name != "lapse")
+        prior = np.where(soft, np.log(1 + square), square / 2).sum()
+        return weighted_log_loss(one.apply(p), shares, weights) + prior / prompts
+
+    start = np.zeros({"temperature": 1, "vector": 3, "lapse": 4}[name])
+    start[3:] = -2.0
+    best = minimize(
+        posterior,
+        start,
+        method="Nelder-Mead",
+        options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 20_000, "maxfev": 20_000},
+    )
+    found = fit_calibration(name, p, shares, weights, groups)
+    x = [*np.log([found.scale, found.tie_scale]), found.tie_bias]
+    x += [np.log(found.lapse / (1 - found.lapse))] if name == "lapse" else []
+    assert posterior(np.array(x[: len(start)])) == pytest.approx(best.fun, abs=1e-7)
+
+
+def noisy(rows, seed=0):
+    """Probabilities and votes of which half are drawn at random."""
+    rng = np.random.default_rng(seed)
+    p = simplex(rows, seed, 0.4)
+    return p, np.eye(3)[[rng.choice(3, p=x) for x in 0.5 * p + 0.5 / 3]]
+
+
+def test_lapses_are_taken_where_prompts_show_them():
+    p, shares = noisy(1000)
+    folds, ones = np.arange(1000) % 5, np.ones(1000)
+    assert choose_calibration(p, shares, ones, folds) == "lapse"
+    # the same votes on five prompts, a prompt a fold, are too little to say so
+    few = choose_calibration(p[:40], shares[:40], ones[:40], folds[:40], folds[:40])
+    assert few == "temperature"
+    assert choose_calibration(p, shares, ones, np.zeros(1000)) == "temperature"
+
+
+def test_three_standard_errors_over_prompts_are_asked_for():
+    """Every pair four times under its prompt: the errors are those of the prompts."""
+    chosen = []
+    for prompts in (100, 200, 400, 800):
+        p, shares = (np.repeat(x, 4, axis=0) for x in noisy(prompts, 1))
+        groups = np.arange(4 * prompts) // 4
+        folds, weights = groups % 3, 1 + groups / prompts
+        gains = np.zeros(4 * prompts)
+        for k in range(3):
+            a, b = folds != k, folds == k
+            plain, lapsing = (
+                fit_calibration(name, p[a], shares[a], weights[a], groups[a]).apply(p[b])
+                for name in ("temperature", "lapse")
+            )
+            gains[b] = (shares[b] * np.log(lapsing / plain)).sum(1)
+        mean = (weights * gains).sum() / weights.sum()
+        of_prompts = (weights * (gains - mean)).reshape(prompts, 4).sum(1)
+        errors = mean / (np.sqrt((of_prompts**2).sum()) / weights.sum())
+        found = choose_calibration(p, shares, weights, folds, groups)
+        assert found == ("lapse" if errors > 3 else "temperature")
+        chosen.append(round(float(errors), 1))
+    assert any(1.5 < x < 3 for x in chosen), chosen  # where errors over pairs would say lapse
+    assert max(chosen) > 3

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from litee.predict.calibration import Calibration, weighted_log_loss
+from litee.predict.calibration import Calibration, fit_calibration, weighted_log_loss
 from litee.predict.ensemble import Ensemble, cross_fit, fit_ensemble, fit_weights, pool
 
 SWAP = [1, 0, 2]
@@ -152,7 +152,7 @@ def test_weights_do_not_depend_on_the_order_of_the_members():
 @pytest.mark.parametrize("name", POOLS)
 def test_a_fitted_ensemble_beats_every_member_on_the_fitting_data(name):
     p, shares, weights = made_up(seed=2)
-    ensemble = fit_ensemble("abc", p, shares, weights, pool_name=name)
+    ensemble = fit_ensemble("abc", p, shares, weights, FOLDS, pool_name=name)
     assert ensemble.members == ("a", "b", "c")
     found = weighted_log_loss(ensemble.apply(p), shares, weights)
     assert found <= min(losses(p, shares, weights)) + 1e-6
@@ -168,7 +168,7 @@ def test_apply_is_pool_then_calibration():
 def test_the_power_pools_exponent_is_kept():
     p, shares, weights = made_up()
     ensemble = fit_ensemble(
-        "abc", p, shares, weights, pool_name="power", exponent=0.3, calibration="none"
+        "abc", p, shares, weights, FOLDS, pool_name="power", exponent=0.3, calibration="none"
     )
     assert ensemble.exponent == 0.3
     np.testing.assert_allclose(
@@ -222,18 +222,19 @@ def test_each_fold_is_predicted_by_an_ensemble_of_the_others():
     found = cross_fit("abc", p, shares, weights, FOLDS, pool_name="log")
     for k in range(4):
         rest, own = k != FOLDS, k == FOLDS
-        part = fit_ensemble("abc", p[:, rest], shares[rest], weights[rest], pool_name="log")
+        part = fit_ensemble(
+            "abc", p[:, rest], shares[rest], weights[rest], FOLDS[rest], pool_name="log"
+        )
         np.testing.assert_allclose(found.held_out[own], part.apply(p[:, own]), atol=1e-12)
         raw = pool(p[:, own], np.array(part.weights), "log")
         np.testing.assert_allclose(found.raw[own], raw, atol=1e-12)
-    assert found.ensemble == fit_ensemble("abc", p, shares, weights, pool_name="log")
+    assert found.ensemble == fit_ensemble("abc", p, shares, weights, FOLDS, pool_name="log")
 
 
 def test_auto_takes_the_pool_that_fits_best():
     p, shares, weights = made_up(seed=7)
     fitted = {
-        name: fit_ensemble("abc", p, shares, weights, pool_name=name, calibration="temperature")
-        for name in POOLS
+        name: fit_ensemble("abc", p, shares, weights, FOLDS, pool_name=name) for name in POOLS
     }
     best = min(POOLS, key=lambda n: weighted_log_loss(fitted[n].apply(p), shares, weights))
     assert cross_fit("abc", p, shares, weights, FOLDS).ensemble == fitted[best]
@@ -271,6 +272,35 @@ def test_equal_weights_are_calibrated_and_not_fitted():
     np.testing.assert_allclose(found.raw, p.mean(0), atol=1e-12)
     fitted = cross_fit("abc", p, shares, weights, FOLDS, pool_name="linear")
     assert fitted.ensemble.weights != pytest.approx([1 / 3] * 3, abs=0.02)
-    alone = fit_ensemble("abc", p, shares, weights, pool_name="linear", equal=True)
+    alone = fit_ensemble("abc", p, shares, weights, FOLDS, pool_name="linear", equal=True)
     assert found.ensemble.calibration == alone.calibration
     assert found.ensemble.calibration.scale != 1
+
+
+def lapsing(rows, rate, seed=0):
+    """Probabilities, (1, rows, 3), and votes of which a share does not follow them."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet([0.4, 0.4, 0.4], size=rows)
+    vote = np.array([rng.choice(3, p=x) for x in (1 - rate) * p + rate / 3])
+    return p[None], np.eye(3)[vote], np.ones(rows)
+
+
+def test_the_ensemble_finds_out_whether_votes_lapse():
+    folds = np.arange(2000) % 5
+    for rate, name in ((0.5, "lapse"), (0.0, "temperature")):
+        p, shares, weights = lapsing(2000, rate)
+        found = cross_fit("a", p, shares, weights, folds, pool_name="linear").ensemble
+        assert found.calibration.name == name
+        assert found.calibration.lapse == pytest.approx(rate, abs=0.08)
+
+
+def test_each_fold_decides_on_lapses_without_its_own_votes():
+    """Votes that lapse in one fold alone: what predicts this fold has not seen any."""
+    p, shares, weights = lapsing(1500, 0.0)
+    folds = np.arange(1500) % 3
+    shares[folds == 0] = lapsing(1500, 1.0)[1][folds == 0]
+    found = cross_fit("a", p, shares, weights, folds, pool_name="linear")
+    rest = folds != 0
+    alone = fit_calibration("temperature", p[0][rest], shares[rest], weights[rest])
+    np.testing.assert_allclose(found.held_out[~rest], alone.apply(p[0][~rest]))
+    assert found.ensemble.calibration.name == "lapse"

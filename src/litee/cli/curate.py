@@ -92,9 +92,8 @@ def curate(
             "seed": seed,
         },
     )
-    sources = Sources(
-        tuple(demos), format, tuple(against or ()), tuple(scores or ()), salvage=salvage
-    )
+    files = (tuple(demos), format, tuple(against or ()), tuple(scores or ()))
+    sources = Sources(*files, salvage=salvage)
     found = run(sources, out, settings, encode=_encoder(settings.embedding))
     if as_json:
         typer.echo(found.summary.read_text(encoding="utf-8"), nl=False)

@@ -68,8 +68,7 @@ def build_raft(
         chunks: documents to show.
         settings: of the build.
         out: folder that exists.
-        search: over all chunks, for the retrieved test file and hard distractors; None looks
-            words up.
+        search: for retrieved documents and hard distractors; None looks words up.
 
     Raises:
         InputError: no training row is left.

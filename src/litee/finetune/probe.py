@@ -128,10 +128,7 @@ def fit_probes(
     if sources is not None:
         order = np.argsort(sources, kind="stable")
         data, shares, weights = data.of(order), shares[order], weights[order]
-    left, right = (torch.from_numpy(data.states[side]).double() for side in (data.left, data.right))
-    model = make_head(head, left.shape[1]).double()
-    model.standardise(torch.cat([left, right]))
-    features = model.features(model.normal(left), model.normal(right))
+    model, features = _standardised(data, head)
     target = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
     known = np.zeros(len(target), dtype=np.int64) if sources is None else np.sort(sources)
@@ -149,6 +146,14 @@ def fit_probes(
         now = minimise(partial(loss, ridge), now, blocks, ridge / len(target), steps=steps)
         found[ridge] = _with_weights(model, now)
     return [found[ridge] for ridge in ridges]
+
+
+def _standardised(data: PairStates, head: HeadName) -> tuple[PairHead, tuple[Tensor, Tensor]]:
+    """A float64 head that knows the states' means and scales, and its features of every pair."""
+    left, right = (torch.from_numpy(data.states[side]).double() for side in (data.left, data.right))
+    model = make_head(head, left.shape[1]).double()
+    model.standardise(torch.cat([left, right]))
+    return model, model.features(model.normal(left), model.normal(right))
 
 
 def _with_weights(model: PairHead, weights: dict[str, Tensor]) -> PairHead:

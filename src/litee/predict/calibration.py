@@ -5,6 +5,7 @@ Knows nothing of where probabilities come from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-CalibrationName = Literal["none", "temperature", "vector"]
+CalibrationName = Literal["none", "temperature", "vector", "lapse"]
+CalibrationSetting = Literal["auto", "none", "temperature", "vector", "lapse"]
 
 _TINY = 1e-12
 
@@ -22,13 +24,31 @@ _TINY = 1e-12
 #: probabilities neither certain nor vague.
 PRIOR_SCALE = 0.25
 
+#: The same for the scales and the bias beside a lapse rate, which have to be free to be sharp
+#: where votes lapse.
+LAPSE_PRIOR_SCALE = 2.0
+
+#: A lapse rate is taken where it is better by so many standard errors on held-out prompts.
+STANDARD_ERRORS = 3.0
+
 
 class Calibration(BaseModel):
-    """log p → scale · log p + bias, normalised; A and B share scale, only the tie has a bias.
+    """log p → scale · log p + bias, normalised, and lapses; A and B are treated alike.
 
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599, eq. 9) has scale = tie_scale = 1 / T
     and no bias; vector scaling (the same paper, section 4.2) is tied between A and B here, or
-    exchanging the answers would change more than the order of the result.
+    exchanging the answers would change more than the order of the result. With a lapse rate λ the
+    result is (1 − λ) · scaled + λ · u, where u shares what the tie leaves equally between A and B:
+    votes that do not follow the evidence, however strong (Wichmann and Hill 2001, Perception &
+    Psychophysics 63, 1293–1313, eq. 1).
+
+    Attributes:
+        name: which of them.
+        scale: of log p of A and B.
+        tie_scale: of log p of the tie.
+        tie_bias: added to the tie's.
+        lapse: λ, share of votes that lapse.
+        lapse_tie: share of ties among these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,6 +57,8 @@ class Calibration(BaseModel):
     scale: float = Field(1.0, gt=0)
     tie_scale: float = Field(1.0, gt=0)
     tie_bias: float = 0.0
+    lapse: float = Field(0.0, ge=0, lt=1)
+    lapse_tie: float = Field(0.0, ge=0, le=1)
 
     @property
     def temperature(self) -> float:
@@ -49,11 +71,25 @@ class Calibration(BaseModel):
         >>> sharper = Calibration(name="temperature", scale=2.0, tie_scale=2.0)
         >>> sharper.apply(np.array([[0.5, 0.25, 0.25]])).round(3).tolist()
         [[0.667, 0.167, 0.167]]
+        >>> lapsing = Calibration(name="lapse", lapse=0.5, lapse_tie=0.2)
+        >>> lapsing.apply(np.array([[0.8, 0.1, 0.1]])).round(3).tolist()
+        [[0.6, 0.25, 0.15]]
         """
-        return np.exp(self.log_apply(probabilities))
+        scaled = np.exp(self._log_scaled(probabilities))
+        return (1 - self.lapse) * scaled + self.lapse * self.lapsed()
 
     def log_apply(self, probabilities: Floats) -> Floats:
         """(n, 3) probabilities → (n, 3) logarithms of the scaled ones."""
+        if self.lapse == 0:
+            return self._log_scaled(probabilities)
+        return np.log(np.maximum(self.apply(probabilities), _TINY))
+
+    def lapsed(self) -> Floats:
+        """(3,) what votes that lapse fall on."""
+        half = (1 - self.lapse_tie) / 2
+        return np.array([half, half, self.lapse_tie])
+
+    def _log_scaled(self, probabilities: Floats) -> Floats:
         scale = np.array([self.scale, self.scale, self.tie_scale])
         bias = np.array([0.0, 0.0, self.tie_bias])
         logits = np.log(np.maximum(probabilities, _TINY)) * scale + bias
@@ -76,7 +112,8 @@ def fit_calibration(
     and the bias, n the `effective_prompts`: how sure a judge may be differs by prompt, so pairs of
     one prompt count once. q is x² / 2s², a normal prior, but for softening, x < 0, where it is
     log(1 + x² / s²), a Cauchy prior: probabilities that are certain and wrong can be softened as
-    far as it takes. s is `PRIOR_SCALE`.
+    far as it takes. s is `PRIOR_SCALE`. Beside a lapse rate q is x² / 2s² either way with s =
+    `LAPSE_PRIOR_SCALE`; the rate itself has none, and its ties are as frequent as all votes'.
 
     Args:
         name: which scaling.
@@ -87,28 +124,106 @@ def fit_calibration(
     """
     if name == "none":
         return Calibration()
+    prompts = effective_prompts(weights, groups)
+    lapse_tie = float(np.average(shares[:, 2], weights=weights)) if name == "lapse" else 0.0
 
     def build(x: Floats) -> Calibration:
+        scale = float(np.exp(x[0]))
         if name == "temperature":
-            scale = float(np.exp(x[0]))
             return Calibration(name=name, scale=scale, tie_scale=scale)
-        return Calibration(
-            name=name,
-            scale=float(np.exp(x[0])),
-            tie_scale=float(np.exp(x[1])),
-            tie_bias=float(x[2]),
-        )
+        values = {"scale": scale, "tie_scale": float(np.exp(x[1])), "tie_bias": float(x[2])}
+        if name == "lapse":
+            values |= {"lapse": float(1 / (1 + np.exp(-x[3]))), "lapse_tie": lapse_tie}
+        return Calibration(name=name, **values)
 
-    def loss(x: Floats) -> float:
-        losses = -(shares * build(x).log_apply(probabilities)).sum(1)
-        return float(np.average(losses, weights=weights)) + _surprise(x) / prompts
+    def loss(x: Floats) -> tuple[float, Floats]:
+        value, slope = _loss(build(x), probabilities, shares, weights)
+        # one temperature moves both scales
+        slope = np.array([slope[:2].sum()]) if name == "temperature" else slope[: len(x)]
+        surprise, steeper = _surprise(x, lapses=name == "lapse")
+        return value + surprise / prompts, slope + steeper / prompts
 
-    prompts = effective_prompts(weights, groups)
-    size = 1 if name == "temperature" else 3
-    bounds = [(-3.0, 3.0)] * size
-    starts = [np.zeros(size), np.array([-2.0, -2.0, 0.0][:size])]  # the tail may hide a minimum
-    found = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    bounds, starts = _SEARCHES[name]
+    found = [
+        minimize(loss, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
+        for start in starts
+    ]
     return build(min(found, key=lambda one: float(one.fun)).x)
+
+
+#: Bounds and starting points by scaling; the second start is where a tail or a steep scaling
+#: under many lapses may hide a lower minimum.
+_SEARCHES: dict[str, tuple[list[tuple[float, float]], list[list[float]]]] = {
+    "temperature": ([(-3.0, 3.0)], [[0.0], [-2.0]]),
+    "vector": ([(-3.0, 3.0)] * 3, [[0.0, 0.0, 0.0], [-2.0, -2.0, 0.0]]),
+    "lapse": (
+        [(-3.0, 3.0)] * 3 + [(-8.0, 2.0)],
+        [[0.0, 0.0, 0.0, -4.0], [1.0, 0.5, 0.5, -1.0]],
+    ),
+}
+
+
+def _loss(
+    scaling: Calibration, probabilities: Floats, shares: Floats, weights: Floats
+) -> tuple[float, Floats]:
+    """Weighted cross-entropy, and its slope in log scale, log tie_scale, tie_bias and logit λ."""
+    kept, logs = 1 - scaling.lapse, np.log(np.maximum(probabilities, _TINY))
+    scaled = scaling.model_copy(update={"lapse": 0.0}).apply(probabilities)
+    lapsed = scaling.lapsed()
+    mixed = np.maximum(kept * scaled + scaling.lapse * lapsed, _TINY)
+    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    value = float(share @ -(shares * np.log(mixed)).sum(1))
+    by_mixed = -shares / mixed * share[:, None]
+    by_scaled = kept * by_mixed
+    by_logit = scaled * (by_scaled - (by_scaled * scaled).sum(1, keepdims=True))
+    slope = np.array(
+        [
+            scaling.scale * float((by_logit[:, :2] * logs[:, :2]).sum()),
+            scaling.tie_scale * float((by_logit[:, 2] * logs[:, 2]).sum()),
+            float(by_logit[:, 2].sum()),
+            scaling.lapse * kept * float((by_mixed * (lapsed - scaled)).sum()),
+        ]
+    )
+    return value, slope
+
+
+def choose_calibration(
+    probabilities: Floats,
+    shares: Floats,
+    weights: Floats,
+    folds: Sequence[int] | Ints,
+    groups: Ints | None = None,
+) -> CalibrationName:
+    """`lapse` where cross-validation shows that votes lapse, `temperature` elsewhere.
+
+    Both are fitted on all folds but one and compared on that one. Four numbers instead of one have
+    to be better by `STANDARD_ERRORS` standard errors over prompts, so that the few prompts of most
+    votes keep their temperature.
+
+    Args:
+        probabilities: (n, 3) held-out probabilities.
+        shares: (n, 3) vote shares.
+        weights: (n,) weights.
+        folds: (n,) fold of each pair; with a single one there is nothing to compare on.
+        groups: (n,) prompt of each pair, whole numbers from 0; every pair its own when None.
+    """
+    fold = np.asarray(folds)
+    prompt = np.arange(len(fold)) if groups is None else groups
+    gains = np.zeros(len(fold))
+    if len(np.unique(fold)) < 2:
+        return "temperature"
+    for k in np.unique(fold):
+        own = fold == k
+        rest = (probabilities[~own], shares[~own], weights[~own], prompt[~own])
+        plain, lapsing = (
+            fit_calibration(name, *rest).log_apply(probabilities[own])
+            for name in ("temperature", "lapse")
+        )
+        gains[own] = (shares[own] * (lapsing - plain)).sum(1)
+    gain = float(np.average(gains, weights=weights))
+    by_prompt = np.bincount(prompt, weights * (gains - gain)) / np.sum(weights)
+    error = float(np.sqrt((by_prompt**2).sum()))
+    return "lapse" if gain > STANDARD_ERRORS * error else "temperature"
 
 
 def effective_prompts(weights: Floats, groups: Ints | None) -> float:
@@ -125,11 +240,21 @@ def effective_prompts(weights: Floats, groups: Ints | None) -> float:
     return float(together.sum() ** 2 / (together**2).sum())
 
 
-def _surprise(x: Floats) -> float:
-    """Minus the logarithm of the prior's density, 0 at 0: log scales first, then the bias."""
+def _surprise(x: Floats, *, lapses: bool) -> tuple[float, Floats]:
+    """Minus the logarithm of the prior's density, 0 at 0, and its slope.
+
+    x holds log scales first, then the tie's bias, then the logit of the lapse rate, if any.
+    """
+    inner = x[:3]
+    if lapses:
+        slope = np.zeros(len(x))
+        slope[:3] = inner / LAPSE_PRIOR_SCALE**2
+        return float((inner**2).sum()) / (2 * LAPSE_PRIOR_SCALE**2), slope
     square = (x / PRIOR_SCALE) ** 2
     softened = (x < 0) & (np.arange(len(x)) < 2)
-    return float(np.where(softened, np.log1p(square), square / 2).sum())
+    value = float(np.where(softened, np.log1p(square), square / 2).sum())
+    steep = x / PRIOR_SCALE**2
+    return value, np.where(softened, 2 * steep / (1 + square), steep)
 
 
 def weighted_log_loss(probabilities: Floats, shares: Floats, weights: Floats) -> float:

@@ -17,9 +17,10 @@ from scipy.optimize import minimize
 
 from litee.predict.calibration import (
     Calibration,
-    CalibrationName,
+    CalibrationSetting,
     Floats,
     Ints,
+    choose_calibration,
     effective_prompts,
     fit_calibration,
     weighted_log_loss,
@@ -104,11 +105,12 @@ def fit_weights(
     name: PoolName,
     exponent: float = 0.5,
     groups: Ints | None = None,
+    prior: float = WEIGHT_PRIOR,
 ) -> Floats:
     """Weights on the simplex that minimise the pooled predictions' log loss and a prior.
 
-    The prior counts `WEIGHT_PRIOR` · M Σ (w − 1/M)² nats in all, for M members: a single member
-    instead of equal weights has to earn 0.1 · (M − 1) nats, over all prompts and not by pair. The
+    The prior counts prior · M Σ (w − 1/M)² nats in all, for M members: a single member instead of
+    equal weights has to earn prior · (M − 1) nats, over all prompts and not by pair. The
     problem is convex for the linear and the log pool. Solved by SLSQP from equal weights; weights
     below 0.005 are set to 0.
 
@@ -119,11 +121,12 @@ def fit_weights(
         name: which pool.
         exponent: of the power pool.
         groups: (n,) prompt of each pair, whole numbers from 0; every pair its own when None.
+        prior: strength of the prior; with 0 the weights are those that fit best.
     """
     count = len(probabilities)
     if count == 1:
         return np.ones(1)
-    strength = WEIGHT_PRIOR * count / effective_prompts(weights, groups)
+    strength = prior * count / effective_prompts(weights, groups)
 
     def loss(w: Floats) -> float:
         w = np.maximum(w, 0) / max(np.maximum(w, 0).sum(), _TINY)
@@ -150,10 +153,11 @@ def fit_ensemble(
     probabilities: Floats,
     shares: Floats,
     weights: Floats,
+    folds: Sequence[int] | Ints,
     *,
     pool_name: PoolName,
     exponent: float = 0.5,
-    calibration: CalibrationName = "temperature",
+    calibration: CalibrationSetting = "auto",
     equal: bool = False,
     groups: Ints | None = None,
 ) -> Ensemble:
@@ -168,6 +172,8 @@ def fit_ensemble(
             probabilities, shares, weights, name=pool_name, exponent=exponent, groups=groups
         )
     pooled = pool(probabilities, w, pool_name, exponent)
+    if calibration == "auto":
+        calibration = choose_calibration(pooled, shares, weights, folds, groups)
     scaling = fit_calibration(calibration, pooled, shares, weights, groups)
     return Ensemble(
         members=tuple(names),
@@ -186,7 +192,7 @@ def cross_fit(
     folds: Sequence[int],
     *,
     pool_name: PoolName | Literal["auto"] = "auto",
-    calibration: CalibrationName = "temperature",
+    calibration: CalibrationSetting = "auto",
     equal: bool = False,
     groups: Sequence[int] | None = None,
 ) -> CrossFit:
@@ -199,7 +205,7 @@ def cross_fit(
         weights: (n,) weights.
         folds: (n,) fold of each pair; prompts lie in one fold.
         pool_name: a pool, or `auto`: the best one of each training part.
-        calibration: scaling after pooling.
+        calibration: scaling after pooling, or `auto`: `choose_calibration` of each training part.
         equal: all members have the same weight; the pool and calibration are still fitted.
         groups: (n,) prompt of each pair, which the priors of weights and calibration go by; None
             for each its own.
@@ -219,6 +225,7 @@ def cross_fit(
                 probabilities[:, rows],
                 shares[rows],
                 weights[rows],
+                fold[rows],
                 pool_name=kind,
                 calibration=calibration,
                 equal=equal,

@@ -97,7 +97,8 @@ def fit_report(
     lines = tuple(_member_line(name, weights[name], result, evaluation) for name in result.names)
     ensemble = result.joined.ensemble
     pool = f"Pool: {ensemble.pool}; calibration: {ensemble.calibration.name}"
-    pool += f", temperature {ensemble.calibration.temperature:.3f}."
+    pool += f", temperature {ensemble.calibration.temperature:.3f}"
+    pool += f", lapse rate {ensemble.calibration.lapse:.1%}." if ensemble.calibration.lapse else "."
     shared = [
         f"{name}: {cut.tokens_run:,} tokens run instead of {cut.tokens:,}, because prompts and "
         "answers that occur in several pairs are run once."

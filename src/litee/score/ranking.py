@@ -233,7 +233,7 @@ def rank(
     """
     if model not in MODELS:
         raise ConfigError(f"unknown model {model!r}", fix=f"use one of: {', '.join(MODELS)}")
-    s = len(bouts.names)
+    s, total = len(bouts.names), float(bouts.counts.sum())
     pairs, cells = meetings(bouts.systems, bouts.counts, bouts.groups, s)
     bootstrap = GroupBootstrap(bouts.groups, seed=seed, resamples=resamples)
     outcomes = cells.sum(axis=0)
@@ -256,7 +256,6 @@ def rank(
         )
         for k in order.tolist()
     )
-    total = float(bouts.counts.sum())
     return Ranking(
         model=model,
         standings=standings,
