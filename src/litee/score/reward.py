@@ -18,7 +18,8 @@ NO_REWARD = "the judge has no reward"
 class Reward:
     """`Judge.reward` of prompt and answer, many at once.
 
-    In nats of log odds: the difference of two answers to one prompt is log P(A) − log P(B).
+    In nats of log odds: the difference of two answers to one prompt is log P(A) − log P(B) in a
+    logarithmic pool without a lapse rate, and orders them alike in the others.
 
     Args:
         judge: loaded.
