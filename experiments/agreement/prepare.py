@@ -20,8 +20,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import openpyxl
-
 CRITERIA = ("Relevance", "Coherence", "Empathy", "Surprise", "Engagement", "Complexity")
 SHORT = ("RE", "CH", "EM", "SU", "EG", "CX")
 
@@ -93,7 +91,9 @@ def mt_bench(source: Path, votes: Path, out: Path) -> None:
 
 
 def travel(source: Path, out: Path) -> None:
-    """One row per question and system from the first sheet."""
+    """One row per question and system from the first sheet; needs `pip install openpyxl`."""
+    import openpyxl  # noqa: PLC0415  the other tables need no spreadsheet
+
     sheet = openpyxl.load_workbook(source, read_only=True).worksheets[0]
     lines = sheet.iter_rows(values_only=True)
     header = list(next(lines))
