@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import SETTINGS, Done, litee, vote_rows, write_rows, write_yaml
+from safetensors.numpy import load_file
 
+from litee.collect.pairs import gather
+from litee.collect.votes import load_votes
 from litee.errors import ResourceError
 from litee.score.results import is_stale, read_result
 
@@ -129,9 +133,27 @@ def test_an_in_source_study_fits_each_file_by_itself(study, train, tmp_path):
             result.metrics[f"{source}.log_loss"] - result.metrics[f"{source}.best_member_log_loss"]
         )
         assert result.metrics[f"{source}.less_best_member"] == pytest.approx(gain)
-        hindsight = result.metrics[f"{source}.log_loss_in_hindsight"]
-        assert hindsight <= result.metrics[f"{source}.best_member_log_loss"] + 1e-6
+        file = tmp_path / {"school": train, "college": other}[source]
+        _check_members_alone(tmp_path / "out" / source, file, result, source)
     assert set(result.receipt["inputs"]) == {"train.jsonl", "other.jsonl"}
+
+
+def _check_members_alone(folder, votes, result, source):
+    """Both bounds, from what the fit has left in its folder."""
+    names = [m["name"] for m in json.loads((folder / "judge.json").read_text())["members"]]
+    stored = [load_file(folder / "run" / f"{n}.safetensors")["out_of_fold"] for n in names]
+    voted = gather(load_votes([votes]).votes)
+    assert {v.votes for v in voted} == {1}
+    shares = np.array([v.shares for v in voted])
+    losses = -np.log([(p * shares).sum(1) for p in stored])
+    bent = np.linspace(0, 1, 1001)[:, None]
+    mixed = -np.log(bent * np.exp(-losses[0]) + (1 - bent) * np.exp(-losses[1])).mean(1)
+    hindsight = result.metrics[f"{source}.log_loss_in_hindsight"]
+    assert hindsight == pytest.approx(mixed.min(), abs=2e-4)
+    calibrated = result.metrics[f"{source}.best_member_calibrated_log_loss"]
+    assert hindsight - 0.1 < calibrated
+    assert calibrated == pytest.approx(losses.mean(1).min(), abs=0.1)
+    assert calibrated != pytest.approx(losses.mean(1).min(), abs=1e-6)
 
 
 def test_an_ablation_study_compares_arms_pair_by_pair(study, train, tmp_path):

@@ -201,7 +201,7 @@ FOLDS = np.arange(120) % 4
 
 
 @pytest.mark.parametrize("name", POOLS)
-@pytest.mark.parametrize("calibration", ["none", "temperature", "vector"])
+@pytest.mark.parametrize("calibration", ["none", "temperature", "vector", "lapse", "auto"])
 def test_a_folds_own_votes_do_not_touch_its_predictions(name, calibration):
     p, shares, weights = made_up(seed=5)
     plain = cross_fit("abc", p, shares, weights, FOLDS, pool_name=name, calibration=calibration)
@@ -304,3 +304,14 @@ def test_each_fold_decides_on_lapses_without_its_own_votes():
     alone = fit_calibration("temperature", p[0][rest], shares[rest], weights[rest])
     np.testing.assert_allclose(found.held_out[~rest], alone.apply(p[0][~rest]))
     assert found.ensemble.calibration.name == "lapse"
+
+
+def test_with_two_folds_what_is_reported_is_what_is_saved():
+    """A part of one fold has nothing to compare calibrations on."""
+    p, shares, weights = lapsing(1500, 0.5)
+    for folds, name in ((np.arange(1500) % 2, "temperature"), (np.arange(1500) % 3, "lapse")):
+        found = cross_fit("a", p, shares, weights, folds, pool_name="linear")
+        assert found.ensemble.calibration.name == name
+        own = folds == 0
+        part = fit_calibration(name, p[0][~own], shares[~own], weights[~own])
+        np.testing.assert_allclose(found.held_out[own], part.apply(p[0][own]))

@@ -263,6 +263,19 @@ def test_parts_of_the_members_and_other_pools(tiny, tmp_path, members, pool):
     np.testing.assert_allclose(found, mean / mean.sum(1, keepdims=True), atol=1e-5)
 
 
+def test_a_judge_of_votes_that_lapse(tiny, tmp_path):
+    lapsing = SCALING.model_copy(update={"name": "lapse", "lapse": 0.3, "lapse_tie": 0.2})
+    made = [
+        write_judge(tmp_path / c.name, tiny("llama"), ("probe", "lora"), calibration=c)
+        for c in (SCALING, lapsing)
+    ]
+    plain, found = (Judge.from_pretrained(one.folder).predict(PAIRS) for one in made)
+    expected = 0.7 * table(plain) + 0.3 * np.array([0.4, 0.4, 0.2])
+    np.testing.assert_allclose(table(found), expected, atol=1e-6)
+    # rewards are those of the votes that do not lapse
+    assert [p.reward_a for p in found] == pytest.approx([p.reward_a for p in plain], abs=1e-5)
+
+
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "qwen3"])
 def test_other_families(tiny, tmp_path, family):
     made = write_judge(tmp_path, tiny(family), ("probe", "lora"), head="rao-kupper")
@@ -288,6 +301,13 @@ def test_the_file_comes_back_as_it_was(written, tmp_path):
     assert load_judge_file(tmp_path) == file
     assert load_judge_file(tmp_path).ensemble.calibration == SCALING
     assert file.backbone(file.backbones[0].name) is file.backbones[0]
+
+
+def test_a_judge_from_before_lapse_rates_loads(written, tmp_path):
+    save_judge_file(written.file, tmp_path)
+    change(tmp_path, lambda raw: raw["ensemble"]["calibration"].pop("lapse"))
+    change(tmp_path, lambda raw: raw["ensemble"]["calibration"].pop("lapse_tie"))
+    assert load_judge_file(tmp_path) == written.file
 
 
 def change(folder, edit):

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import minimize
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -28,7 +30,8 @@ PRIOR_SCALE = 0.25
 #: where votes lapse.
 LAPSE_PRIOR_SCALE = 2.0
 
-#: A lapse rate is taken where it is better by so many standard errors on held-out prompts.
+#: A lapse rate is taken where it is better by so many standard errors on held-out prompts, of
+#: which there are many; with few it has to be more.
 STANDARD_ERRORS = 3.0
 
 
@@ -75,21 +78,25 @@ class Calibration(BaseModel):
         >>> lapsing.apply(np.array([[0.8, 0.1, 0.1]])).round(3).tolist()
         [[0.6, 0.25, 0.15]]
         """
-        scaled = np.exp(self._log_scaled(probabilities))
-        return (1 - self.lapse) * scaled + self.lapse * self.lapsed()
+        return np.exp(self.log_apply(probabilities))
 
     def log_apply(self, probabilities: Floats) -> Floats:
         """(n, 3) probabilities → (n, 3) logarithms of the scaled ones."""
+        scaled = self.log_scaled(probabilities)
         if self.lapse == 0:
-            return self._log_scaled(probabilities)
-        return np.log(np.maximum(self.apply(probabilities), _TINY))
+            return scaled
+        mixed: Floats = np.logaddexp(np.log1p(-self.lapse) + scaled, self.log_lapsed())
+        return mixed
 
-    def lapsed(self) -> Floats:
-        """(3,) what votes that lapse fall on."""
+    def log_lapsed(self) -> Floats:
+        """(3,) logarithms of the votes that lapse on each outcome; minus infinity for none."""
         half = (1 - self.lapse_tie) / 2
-        return np.array([half, half, self.lapse_tie])
+        with np.errstate(divide="ignore"):
+            found: Floats = np.log(self.lapse * np.array([half, half, self.lapse_tie]))
+        return found
 
-    def _log_scaled(self, probabilities: Floats) -> Floats:
+    def log_scaled(self, probabilities: Floats) -> Floats:
+        """(n, 3) probabilities → (n, 3) logarithms of the scaled ones where no vote lapses."""
         scale = np.array([self.scale, self.scale, self.tie_scale])
         bias = np.array([0.0, 0.0, self.tie_bias])
         logits = np.log(np.maximum(probabilities, _TINY)) * scale + bias
@@ -167,24 +174,21 @@ def _loss(
     scaling: Calibration, probabilities: Floats, shares: Floats, weights: Floats
 ) -> tuple[float, Floats]:
     """Weighted cross-entropy, and its slope in log scale, log tie_scale, tie_bias and logit λ."""
-    kept, logs = 1 - scaling.lapse, np.log(np.maximum(probabilities, _TINY))
-    scaled = scaling.model_copy(update={"lapse": 0.0}).apply(probabilities)
-    lapsed = scaling.lapsed()
-    mixed = np.maximum(kept * scaled + scaling.lapse * lapsed, _TINY)
-    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-    value = float(share @ -(shares * np.log(mixed)).sum(1))
-    by_mixed = -shares / mixed * share[:, None]
-    by_scaled = kept * by_mixed
-    by_logit = scaled * (by_scaled - (by_scaled * scaled).sum(1, keepdims=True))
+    logs = np.log(np.maximum(probabilities, _TINY))
+    log_scaled, log_mixed = scaling.log_scaled(probabilities), scaling.log_apply(probabilities)
+    voted = shares * (np.asarray(weights, dtype=np.float64) / np.sum(weights))[:, None]
+    # of the votes on each outcome, those that followed the evidence
+    followed = voted * np.exp(np.log1p(-scaling.lapse) + log_scaled - log_mixed)
+    by_logit = np.exp(log_scaled) * followed.sum(1, keepdims=True) - followed
     slope = np.array(
         [
             scaling.scale * float((by_logit[:, :2] * logs[:, :2]).sum()),
             scaling.tie_scale * float((by_logit[:, 2] * logs[:, 2]).sum()),
             float(by_logit[:, 2].sum()),
-            scaling.lapse * kept * float((by_mixed * (lapsed - scaled)).sum()),
+            float(followed.sum() - (1 - scaling.lapse) * voted.sum()),
         ]
     )
-    return value, slope
+    return -float((voted * log_mixed).sum()), slope
 
 
 def choose_calibration(
@@ -196,9 +200,10 @@ def choose_calibration(
 ) -> CalibrationName:
     """`lapse` where cross-validation shows that votes lapse, `temperature` elsewhere.
 
-    Both are fitted on all folds but one and compared on that one. Four numbers instead of one have
-    to be better by `STANDARD_ERRORS` standard errors over prompts, so that the few prompts of most
-    votes keep their temperature.
+    Each is fitted on all folds but one and asked about that one. The lapse rate has to be better
+    than a temperature, and than vector scaling, which frees ties without any lapses, as surely as
+    `STANDARD_ERRORS` standard errors are for a normal variable. The errors are those of a mean
+    over prompts, by Student's t with `effective_prompts` − 1 degrees of freedom.
 
     Args:
         probabilities: (n, 3) held-out probabilities.
@@ -209,21 +214,29 @@ def choose_calibration(
     """
     fold = np.asarray(folds)
     prompt = np.arange(len(fold)) if groups is None else groups
-    gains = np.zeros(len(fold))
-    if len(np.unique(fold)) < 2:
+    freedom = effective_prompts(weights, prompt) - 1
+    if len(np.unique(fold)) < 2 or freedom <= 0:
         return "temperature"
+    names: tuple[CalibrationName, ...] = ("lapse", "temperature", "vector")
+    logs = np.zeros((len(names), len(fold)))
     for k in np.unique(fold):
         own = fold == k
         rest = (probabilities[~own], shares[~own], weights[~own], prompt[~own])
-        plain, lapsing = (
-            fit_calibration(name, *rest).log_apply(probabilities[own])
-            for name in ("temperature", "lapse")
-        )
-        gains[own] = (shares[own] * (lapsing - plain)).sum(1)
-    gain = float(np.average(gains, weights=weights))
-    by_prompt = np.bincount(prompt, weights * (gains - gain)) / np.sum(weights)
-    error = float(np.sqrt((by_prompt**2).sum()))
-    return "lapse" if gain > STANDARD_ERRORS * error else "temperature"
+        for row, name in enumerate(names):
+            fitted = fit_calibration(name, *rest)
+            logs[row, own] = (shares[own] * fitted.log_apply(probabilities[own])).sum(1)
+    asked = float(student_t.isf(norm.sf(STANDARD_ERRORS), freedom))
+    sure = all(_errors(logs[0] - other, weights, prompt) > asked for other in logs[1:])
+    return "lapse" if sure else "temperature"
+
+
+def _errors(gains: Floats, weights: Floats, prompt: Ints) -> float:
+    """The weighted mean of gains in units of its standard error, whole prompts taken together."""
+    mean = float(np.average(gains, weights=weights))
+    by_prompt = np.bincount(prompt, weights * (gains - mean)) / np.sum(weights)
+    count = np.count_nonzero(np.bincount(prompt, weights))
+    error = float(np.sqrt((by_prompt**2).sum() * count / (count - 1)))
+    return mean / error if error > 0 else 0.0
 
 
 def effective_prompts(weights: Floats, groups: Ints | None) -> float:

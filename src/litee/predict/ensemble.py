@@ -205,7 +205,8 @@ def cross_fit(
         weights: (n,) weights.
         folds: (n,) fold of each pair; prompts lie in one fold.
         pool_name: a pool, or `auto`: the best one of each training part.
-        calibration: scaling after pooling, or `auto`: `choose_calibration` of each training part.
+        calibration: scaling after pooling, or `auto`: `choose_calibration` of each training part;
+            with two folds a temperature.
         equal: all members have the same weight; the pool and calibration are still fitted.
         groups: (n,) prompt of each pair, which the priors of weights and calibration go by; None
             for each its own.
@@ -215,6 +216,8 @@ def cross_fit(
         ("linear", "log", "power") if pool_name == "auto" else (pool_name,)
     )
     fold = np.asarray(folds)
+    if calibration == "auto" and len(np.unique(fold)) < 3:
+        calibration = "temperature"  # the parts without a fold would have nothing to compare on
     held_out = np.zeros_like(probabilities[0])
     raw = np.zeros_like(held_out)
 

@@ -118,7 +118,7 @@ def fit_judge(
     )
     names = tuple(entry.name for entry in members.entries)
     stacked = np.stack([fitted.out_of_fold for fitted in members.fitted])
-    joined = _join(names, stacked, task, settings)
+    joined = join_members(names, stacked, task, settings)
     judge = _judge_file(members, joined, task, pairs, inputs)
     save_judge_file(judge, run.path)
     give_back_memory()
@@ -289,7 +289,10 @@ def _dtype(settings: FitSettings, run: RunDir, device: torch.device) -> DtypeNam
     return cast(DtypeName, json.loads(file.read_text(encoding="utf-8"))["dtype"])
 
 
-def _join(names: Sequence[str], stacked: Floats, task: Task, settings: FitSettings) -> CrossFit:
+def join_members(
+    names: Sequence[str], stacked: Floats, task: Task, settings: FitSettings
+) -> CrossFit:
+    """The ensemble of some members, (members, pairs, 3) out of fold, as the settings ask."""
     return cross_fit(
         names,
         stacked,
@@ -312,7 +315,7 @@ def _without(
     found = {}
     for number, name in enumerate(names):
         keep = [k for k in range(len(names)) if k != number]
-        rest = _join([names[k] for k in keep], stacked[keep], task, settings)
+        rest = join_members([names[k] for k in keep], stacked[keep], task, settings)
         found[name] = rest.held_out
     return found
 

@@ -117,8 +117,9 @@ class Judge:
     def reward(self, prompt: str | Sequence[str], answer: str | Sequence[str]) -> float:
         """Scalar reward of one answer, in nats of log odds; only differences count.
 
-        It is the weighted sum of the members' rewards: in a logarithmic pool without a lapse rate
-        their difference is log P(A) − log P(B).
+        It is the weighted sum of the members' rewards: in a logarithmic pool of Davidson members
+        without a lapse rate their difference is log P(A) − log P(B). Under a lapse rate they are
+        log odds among the votes that do not lapse.
 
         Raises:
             ModelError: no member has a reward (a judge of joint or verdict members only).

@@ -19,7 +19,7 @@ class Reward:
     """`Judge.reward` of prompt and answer, many at once.
 
     In nats of log odds: the difference of two answers to one prompt is log P(A) − log P(B) in a
-    logarithmic pool without a lapse rate, and orders them alike in the others.
+    logarithmic pool of Davidson members without a lapse rate, and near it in the others.
 
     Args:
         judge: loaded.

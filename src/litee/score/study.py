@@ -26,14 +26,8 @@ from litee.score.learning_curve import Point, curve_plot, curve_result, make_par
 from litee.score.report import write_report
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_fit import (
-    find,
-    fit_votes,
-    log_loss_in_hindsight,
-    one_hot,
-    read,
-    split,
-)
+from litee.score.study_fit import find, fit_votes, one_hot, read, split
+from litee.score.study_members import members_alone
 from litee.score.study_result import (
     as_result,
     intervals_of,
@@ -224,7 +218,8 @@ def _in_source(
         found = main_metrics(evaluation) | other_metrics(evaluation)
         metrics |= {f"{source}.{key}": value for key, value in found.items()}
         intervals |= {f"{source}.{key}": ends for key, ends in intervals_of(evaluation).items()}
-        metrics[f"{source}.log_loss_in_hindsight"] = log_loss_in_hindsight(result, voted)
+        bounds = members_alone(result, voted, folds, settings)
+        metrics |= {f"{source}.{key}": value for key, value in bounds.items()}
         gain = less_best_member(evaluation)
         if gain.value is not None:
             metrics[f"{source}.less_best_member"] = gain.value

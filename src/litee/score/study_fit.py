@@ -19,8 +19,6 @@ from litee.collect.votes import load_votes
 from litee.config import FitSettings
 from litee.errors import ConfigError, InputError
 from litee.finetune.deadline import Deadline
-from litee.predict.calibration import weighted_log_loss
-from litee.predict.ensemble import fit_weights, pool
 from litee.predict.fit import FitResult, fit_judge
 from litee.predict.plan import PLAN_FILE, Plan
 from litee.records import Folds, Outcome, VotedPair, VoteSet
@@ -177,19 +175,6 @@ def fit_votes(
     draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
     return result, evaluation
-
-
-def log_loss_in_hindsight(result: FitResult, voted: Sequence[VotedPair]) -> float:
-    """Log loss per vote of the pooled members under the weights that suit these very votes best.
-
-    What an ensemble of these members could have come to at most, before its calibration: weights
-    that have not seen the votes can hardly do better.
-    """
-    shares = np.array([v.shares for v in voted], dtype=np.float64)
-    votes = np.array([v.votes for v in voted], dtype=np.float64)
-    name, exponent = result.joined.ensemble.pool, result.joined.ensemble.exponent
-    best = fit_weights(result.out_of_fold, shares, votes, name=name, exponent=exponent, prior=0.0)
-    return weighted_log_loss(pool(result.out_of_fold, best, name, exponent), shares, votes)
 
 
 def _opinions(teacher: Path, voted: Sequence[VotedPair]) -> npt.NDArray[np.float64]:
