@@ -64,9 +64,9 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "10m.ensemble.log_loss": "10 minutes: two",
         "10m.larger.log_loss": "one",
         "10m.larger.log_loss_difference": "one less two",
-        "20m.ensemble.log_loss": "20 minutes: two",
-        "20m.larger.log_loss": "one",
-        "20m.larger.log_loss_difference": "one less two",
+        "60m.ensemble.log_loss": "an hour: two",
+        "60m.larger.log_loss": "one",
+        "60m.larger.log_loss_difference": "one less two",
     },
     "curate": {
         "seconds": "seconds for 100,000 demonstrations",
