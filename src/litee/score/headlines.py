@@ -35,7 +35,10 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "base.source_log_loss": "log loss, mean of the sources: all members",
         "only-smollm2.source_log_loss": "SmolLM2 alone",
         "only-gemma.source_log_loss": "Gemma 3 alone",
+        "only-qwen.source_log_loss": "Qwen 2.5 Coder alone",
+        "three-backbones.source_log_loss": "all three backbones",
         "only-statistics.source_log_loss": "text statistics alone",
+        "no-lengths.source_log_loss": "lengths not read",
         "weight-pair.source_log_loss": "pairs instead of prompts weighted equally",
     },
     "annotators": {
