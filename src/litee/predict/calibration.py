@@ -217,16 +217,20 @@ def choose_calibration(
     freedom = effective_prompts(weights, prompt) - 1
     if len(np.unique(fold)) < 2 or freedom <= 0:
         return "temperature"
-    names: tuple[CalibrationName, ...] = ("lapse", "temperature", "vector")
-    logs = np.zeros((len(names), len(fold)))
-    for k in np.unique(fold):
-        own = fold == k
-        rest = (probabilities[~own], shares[~own], weights[~own], prompt[~own])
-        for row, name in enumerate(names):
+
+    def held_out(name: CalibrationName) -> Floats:
+        logs = np.zeros(len(fold))
+        for k in np.unique(fold):
+            own = fold == k
+            rest = (probabilities[~own], shares[~own], weights[~own], prompt[~own])
             fitted = fit_calibration(name, *rest)
-            logs[row, own] = (shares[own] * fitted.log_apply(probabilities[own])).sum(1)
+            logs[own] = (shares[own] * fitted.log_apply(probabilities[own])).sum(1)
+        return logs
+
     asked = float(student_t.isf(norm.sf(STANDARD_ERRORS), freedom))
-    sure = all(_errors(logs[0] - other, weights, prompt) > asked for other in logs[1:])
+    lapsing = held_out("lapse")
+    others: tuple[CalibrationName, ...] = ("temperature", "vector")
+    sure = all(_errors(lapsing - held_out(name), weights, prompt) > asked for name in others)
     return "lapse" if sure else "temperature"
 
 
