@@ -125,13 +125,11 @@ def fit_probes(
     Raises:
         ValueError: own = "lengths" for a head without rewards.
     """
-    if sources is not None:
-        order = np.argsort(sources, kind="stable")
-        data, shares, weights = data.of(order), shares[order], weights[order]
+    known = np.zeros(len(shares), dtype=np.int64) if sources is None else sources
+    order = np.argsort(known, kind="stable")
+    data, known = data.of(order), known[order]
+    target, weight = (torch.from_numpy(x[order].astype(np.float64)) for x in (shares, weights))
     model, features = _standardised(data, head)
-    target = torch.from_numpy(np.asarray(shares, dtype=np.float64))
-    weight = torch.from_numpy(np.asarray(weights, dtype=np.float64))
-    known = np.zeros(len(target), dtype=np.int64) if sources is None else np.sort(sources)
     fitted = PerSource(model, known, own=own, lengths=data.lengths)
     blocks = fitted.blocks(features, weight)
     now = {name: x.detach() for name, x in fitted.named_parameters()}

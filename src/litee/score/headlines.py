@@ -26,7 +26,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     },
     "agreement_mt_bench": {
         "gpt4.pairwise_accuracy": "three-way: GPT-4",
-        "judge.pairwise_accuracy": "our judge",
+        "judge.pairwise_accuracy": "our judge of 2026-11-22",
         "llm.pairwise_accuracy": "SmolLM2-135M",
         "length.pairwise_accuracy": "length",
         "people.pairwise_accuracy": "two people",
