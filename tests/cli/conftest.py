@@ -51,6 +51,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans leave out measuring how long a process takes to start, which takes longest of all."""
+    monkeypatch.setattr("litee.predict.measure._fresh_process", lambda: 5.0)
+
+
+@pytest.fixture
 def fit(tmp_path: Path, backbone: Path, config: Path) -> Callable[..., Done]:
     """`litee fit` on a file, with small settings and a new --out."""
 

@@ -13,11 +13,8 @@ from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import PooledStore, TokenStore
 from litee.predict import fit as fit_module
 
-
-@pytest.fixture(autouse=True)
-def no_fresh_process(monkeypatch):
-    """Starting one takes seconds, and is measured elsewhere."""
-    monkeypatch.setattr("litee.predict.measure._fresh_process", lambda: 5.0)
+# one is measured where an arm fits no budget
+pytestmark = pytest.mark.usefixtures("no_fresh_process")
 
 
 @pytest.fixture

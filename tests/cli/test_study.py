@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from litee.collect.pairs import gather
 from litee.collect.votes import load_votes
 from litee.errors import ResourceError
+from litee.predict.judge import Judge
 from litee.score.results import is_stale, read_result
 
 ARMS = {"kind": "ablations"}
@@ -223,7 +224,9 @@ BUDGETS = {
 }
 
 
-def test_budgets_compare_arms_at_the_same_wall_time(study, train, tmp_path):
+def test_budgets_compare_arms_at_the_same_wall_time(
+    study, train, tmp_path, monkeypatch, no_fresh_process
+):
     done = study(votes=[train], **BUDGETS)
     assert done.code == 0, done.err
     before = result_of(tmp_path)
@@ -248,7 +251,16 @@ def test_budgets_compare_arms_at_the_same_wall_time(study, train, tmp_path):
     begun = tmp_path / "out/10m/words"
     (begun / "spent.json").unlink()
     (begun / "of-the-first-try").touch()
+    asked = []
+    loaded = Judge.from_pretrained
+
+    def seen(folder: Path) -> Judge:
+        asked.append(Path(folder).name)
+        return loaded(folder)
+
+    monkeypatch.setattr(Judge, "from_pretrained", seen)
     assert study(votes=[train], **BUDGETS).code == 0
+    assert asked == ["words"]  # what the other one said of held-out prompts is kept
     after = result_of(tmp_path).metrics
     assert after["10m.both.seconds"] > 9900
     assert not (begun / "of-the-first-try").exists()

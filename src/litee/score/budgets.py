@@ -14,15 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from litee.amounts import seconds_of
 from litee.config import FitSettings
 from litee.errors import BudgetError, ConfigError
 from litee.finetune.deadline import Deadline, TimeUpError
 from litee.finetune.states import states_in
-from litee.predict.judge import Judge
 from litee.predict.measure import calibrate
 from litee.predict.plan import Plan, choose
 from litee.records import Folds, Score, VotedPair, VoteSet
@@ -31,12 +27,11 @@ from litee.score.ablations import arm_settings, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, line_plot
 from litee.score.floors import floor_systems
+from litee.score.held_out_predictions import Floats, held_out_probabilities
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_fit import NO_PART, fit_votes, halves, split, usual_settings
 from litee.score.study_settings import Studied, StudySettings
-
-Floats = npt.NDArray[np.float64]
 
 #: Written last into an arm's folder: what it took and what it left out.
 SPENT = "spent.json"
@@ -113,7 +108,7 @@ def run_budgets(
             folder = out / budget / arm
             spent[budget, arm] = one = _spend(task, chosen, budget, folder)
             if not one.reason:
-                judges[arm] = _probabilities(Judge.from_pretrained(folder), test)
+                judges[arm] = held_out_probabilities(folder, [v.pair for v in test])
                 receipt.include(Receipt.of(folder))
         if judges:
             systems, main = dict(floors) | judges, next(iter(judges))
@@ -209,11 +204,6 @@ def _kept(file: Path, asked: Json) -> Spent | None:
     if other:
         raise ConfigError("was run with other settings or votes", place=str(file.parent), fix=fix)
     return spent
-
-
-def _probabilities(judge: Judge, voted: Sequence[VotedPair]) -> Floats:
-    found = judge.predict([v.pair for v in voted])
-    return np.array([p.probabilities for p in found])
 
 
 def _result(

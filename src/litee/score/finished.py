@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from litee.collect.folds import check_leak
 from litee.collect.verdicts import load_numbered_verdicts
@@ -26,10 +25,9 @@ from litee.rundir import write_text
 from litee.score.ablations import arm_settings, compare_arms, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.floors import floor_systems
+from litee.score.held_out_predictions import held_out_probabilities
 from litee.score.study_fit import OUT_OF_FOLD, find, fit_votes, halves, split
 from litee.score.study_settings import BASE, Studied, StudySettings
-
-Floats = npt.NDArray[np.float64]
 
 #: Pairs that every judge predicts in a round of timing, and the rounds.
 TIMED_PAIRS = 32
@@ -85,7 +83,7 @@ def run_judges(
             vote_set, train, folds, chosen, out=place, command=command, teacher=teacher
         )
     floors = floor_systems(train, pairs)
-    systems = dict(floors) | {arm: _probabilities(out / arm, pairs) for arm in arms}
+    systems = dict(floors) | {arm: held_out_probabilities(out / arm, pairs) for arm in arms}
     together = evaluate(
         systems, parts.test, parts.groups, main=BASE, seed=settings.seed, floors=tuple(floors)
     )
@@ -103,10 +101,6 @@ def _published(file: Path, voted: Sequence[VotedPair], table: Path) -> Path:
     lines = (f'"{name}",{verdict.value}\n' for name, verdict in known)
     write_text(table, "".join(("pair_id,verdict\n", *lines)))
     return table
-
-
-def _probabilities(judge: Path, pairs: Sequence[Pair]) -> Floats:
-    return np.array([p.probabilities for p in Judge.from_pretrained(judge).predict(pairs)])
 
 
 def _speeds(judges: Mapping[str, Path], pairs: Sequence[Pair]) -> dict[str, float]:
