@@ -372,9 +372,33 @@ def test_a_test_prompt_that_was_learnt_from_is_refused_before_the_fit(study, tra
 def test_votes_of_left_out_annotators_are_not_learnt_from(study, train, tmp_path):
     assert study(kind="fit", votes=[train], leave_out_annotators=["rater0"]).code == 0
     assert result_of(tmp_path).tables["votes"] == 20
+    done = study(kind="fit", votes=[train], leave_out_annotators=["rater1"])  # as many votes
+    done.refused(2, "the run to resume was started with other settings: votes: ")
     everyone = ["rater0", "rater1", "rater2"]
     done = study(kind="fit", votes=[train], leave_out_annotators=everyone)
     done.refused(3, "train.jsonl", "0 pairs")
+
+
+def test_what_is_held_out_may_not_change_when_a_study_goes_on(
+    study, train, tmp_path, no_fresh_process
+):
+    curve = {"kind": "learning_curve", "votes": [train], "sizes": [9]}
+    assert study(held_out=0.3, **curve).code == 0
+    done = study(held_out=0.4, **curve)
+    done.refused(2, "the run to resume was started with other settings", "votes: ")
+    shutil.rmtree(tmp_path / "out")
+    arms = {"words": {"members": ["statistics"]}}
+    budgets = BUDGETS | {"votes": [train], "arms": arms}
+    assert study(**budgets).code == 0
+    study(**budgets | {"held_out": 0.5}).refused(2, "was run with other settings or votes")
+
+
+def test_whole_sources_held_out_are_called_so(study, tmp_path):
+    rows = vote_rows(6, source="one") + vote_rows(6, seed=9, source="two")
+    votes = write_rows(tmp_path / "two.jsonl", rows).name
+    assert study(kind="fit", votes=[votes], settings={"fold_by": "source"}).code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "2 sources, each held out whole" in page and "folds by prompt" not in page
 
 
 @pytest.mark.parametrize(

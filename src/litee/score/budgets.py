@@ -30,7 +30,14 @@ from litee.score.floors import floor_systems
 from litee.score.held_out_predictions import Floats, held_out_probabilities
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_fit import NO_PART, fit_votes, halves, split, usual_settings
+from litee.score.study_fit import (
+    NO_PART,
+    fit_votes,
+    halves,
+    split,
+    usual_settings,
+    votes_digest,
+)
 from litee.score.study_settings import Studied, StudySettings
 
 #: Written last into an arm's folder: what it took and what it left out.
@@ -135,7 +142,11 @@ class _Task:
         """All that an arm's outcome hangs on."""
         inputs: Json = {Path(name).name: digest for name, digest in self.vote_set.inputs.items()}
         plain = settings.model_dump(mode="json", exclude=NO_PART)
-        return {"settings": plain, "inputs": inputs, "pairs": len(self.voted)}
+        learnt: dict[str, Json] = {
+            "pairs": len(self.voted),
+            "votes": votes_digest(self.voted, self.folds),
+        }
+        return {"settings": plain, "inputs": inputs, **learnt}
 
 
 def _spend(task: _Task, settings: FitSettings, budget: str, out: Path) -> Spent:

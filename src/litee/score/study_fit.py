@@ -22,7 +22,7 @@ from litee.finetune.deadline import Deadline
 from litee.predict.fit import FitResult, fit_judge
 from litee.predict.plan import PLAN_FILE, Plan
 from litee.records import Folds, Outcome, VotedPair, VoteSet
-from litee.rundir import Json, RunDir, sha256_file, write_json, write_text
+from litee.rundir import Json, RunDir, sha256_file, sha256_json, write_json, write_text
 from litee.score.fit_report import draw, evaluate_fit, fit_report, report_path
 from litee.score.pair_table import read_verdicts
 from litee.score.report import write_report
@@ -162,6 +162,7 @@ def fit_votes(
         "settings": settings.model_dump(mode="json", exclude=NO_PART),
         "inputs": dict(inputs),
         "pairs": len(voted),
+        "votes": votes_digest(voted, folds),
     }
     run = RunDir(out, manifest, resume=resume, settings=usual_settings())
     if plan is not None:
@@ -170,11 +171,31 @@ def fit_votes(
     write_out_of_fold(voted, result.joined.held_out, out / OUT_OF_FOLD)
     evaluation = evaluate_fit(result, voted, folds)
     title = f"Judge fitted on {', '.join(inputs)}"
-    page = fit_report(result, evaluation, vote_set, title=title, command=command, folds=folds)
+    page = fit_report(
+        result,
+        evaluation,
+        vote_set,
+        title=title,
+        command=command,
+        folds=folds,
+        fold_by=settings.fold_by,
+    )
     write_report(page, report_path(out))
     draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
     return result, evaluation
+
+
+def votes_digest(voted: Sequence[VotedPair], folds: Folds) -> str:
+    """Hex SHA-256 of what is learnt from: pairs, their votes, and which fold holds each out.
+
+    Files and settings do not tell: a study may hold prompts out, or leave annotators out.
+    """
+    rows: list[Json] = [
+        [v.pair.id, list(v.shares), v.votes, list(v.annotators), list(v.weights), fold]
+        for v, fold in zip(voted, folds.folds, strict=True)
+    ]
+    return sha256_json(rows)
 
 
 def _opinions(teacher: Path, voted: Sequence[VotedPair]) -> npt.NDArray[np.float64]:
