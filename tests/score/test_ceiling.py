@@ -51,6 +51,27 @@ def test_agreement_matches_a_loop_over_vote_pairs():
     assert found.three_way.low < found.three_way.value < found.three_way.high
 
 
+def test_what_bounds_a_judge_weighs_pairs_by_votes_as_its_figures_do():
+    voted = [voted_pair(A, A, B, B), voted_pair(A, A), voted_pair(B)]
+    found = agreement(voted, GroupBootstrap(range(3), seed=0))
+    assert found.three_way.value == pytest.approx((2 + 1) / (6 + 1))
+    assert found.per_vote.value == pytest.approx((4 * 2 / 6 + 2 * 1) / 6)
+    assert found.accuracy_bounds == bayes_accuracy(found.per_vote.value)
+    assert found.log_loss_floor == log_loss_floor(found.per_vote.value)
+
+
+def test_a_judge_that_knows_the_odds_keeps_within_the_bounds():
+    """Sure pairs with two votes, coin tosses with twenty: most vote pairs are of the tosses."""
+    rng = np.random.default_rng(0)
+    sure = [voted_pair(A, A) for _ in range(300)]
+    tossed = [voted_pair(*((A, B)[k] for k in rng.integers(0, 2, 20))) for _ in range(30)]
+    found = agreement(sure + tossed, GroupBootstrap(range(330), seed=0))
+    right, loss = (600 * 1 + 600 * 0.5) / 1200, 600 * np.log(2) / 1200
+    low, high = found.accuracy_bounds
+    assert low <= right <= high and loss >= found.log_loss_floor
+    assert bayes_accuracy(found.three_way.value)[1] < right  # vote pairs weigh other pairs
+
+
 def test_same_annotator_is_reported():
     voted = [voted_pair(A, A, B, names=("x", "x", "y")), voted_pair(A, B, names=("", ""))]
     assert agreement(voted, GroupBootstrap([0, 1], seed=0)).same_annotator == 1

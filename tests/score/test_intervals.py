@@ -153,10 +153,26 @@ def test_the_mean_over_strata_resamples_each_by_itself():
     assert (score.low, score.high) == pytest.approx(tuple(ends))
 
 
-def test_a_stratum_without_a_value_is_left_out_and_one_of_one_prompt_has_no_interval():
+def test_a_mean_over_strata_needs_all_of_them_and_one_of_one_prompt_has_no_interval():
     _, (one, two) = two_strata([1.0, 3.0], [np.inf, 2.0])
-    assert mean_over_strata([one, two], "loss").value == 2.0
-    nothing = mean_over_strata([two], "loss")
+    nothing = mean_over_strata([one, two], "loss")  # one's mean would not be that of both
     assert nothing.value is None and nothing.reason
+    assert mean_over_strata([one], "loss").value == 2.0
+    assert mean_over_strata([], "loss").value is None
     _, parts = two_strata([1.0, 3.0], [4.0])
     assert mean_over_strata(parts, "loss") == Score(3.0)
+
+
+def test_a_difference_of_absolute_sums_is_not_against_the_smaller_one():
+    """A resample's ECE is too large where there is none, and much less so where there is much."""
+    rng = np.random.default_rng(0)
+    middles, values = [], []
+    for seed in range(20):
+        gaps = rng.normal(0, 0.5, (100, 10)) * (rng.integers(0, 10, (100, 1)) == np.arange(10))
+        bad = gaps + 0.3 * (gaps != 0)
+        rows = {"good": Rows(gaps, np.ones(100)), "bad": Rows(bad, np.ones(100))}
+        found = GroupBootstrap(np.arange(100), seed=seed, resamples=300).resample(rows)
+        score = found.difference("good", "bad")
+        values.append(score.value)
+        middles.append((score.low + score.high) / 2)
+    assert np.mean(middles) == pytest.approx(np.mean(values), abs=0.02)

@@ -69,6 +69,20 @@ def test_chance_gives_what_calibrated_votes_have_on_average():
     assert np.mean(chance) == pytest.approx(np.mean(found), rel=0.1)
 
 
+@pytest.mark.parametrize("prompts", [10, 30])
+def test_few_prompts_explain_a_large_ece_too(prompts):
+    """Of a calibrated judge, one ECE in forty lies above the range that chance gives."""
+    rng = np.random.default_rng(1)
+    above = 0
+    for seed in range(100):
+        p = rng.dirichlet((3.0, 3.0, 1.0), size=prompts).repeat(8, axis=0)
+        shares = np.eye(3)[[rng.choice(3, p=row) for row in p[::8]]].repeat(8, axis=0)
+        truth = Truth(shares, np.ones(len(p)))  # all votes on a prompt are alike
+        chance = ece_by_chance(p, truth, np.arange(len(p)) // 8, seed=seed, resamples=200)
+        above += ece_rows(p, truth).value() > chance.high
+    assert above <= 12
+
+
 @given(
     st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9]) | st.floats(0, 1), min_size=1, max_size=40),
     st.integers(1, 12),

@@ -30,6 +30,8 @@ class Agreement:
 
     Attributes:
         three_way: share of vote pairs (two votes on one pair) with the same outcome.
+        per_vote: the same per pair, pairs weighted by their votes as accuracy and log loss are;
+            what bounds these.
         decisive: the same among vote pairs without a tie.
         leave_one_out: three-way accuracy of "what most of the others said" on each vote.
         leave_one_out_decisive: the same on decisive votes, others' tie votes set aside.
@@ -41,6 +43,7 @@ class Agreement:
     """
 
     three_way: Score
+    per_vote: Score
     decisive: Score
     leave_one_out: Score
     leave_one_out_decisive: Score
@@ -51,13 +54,19 @@ class Agreement:
 
     @property
     def accuracy_bounds(self) -> tuple[float, float] | None:
-        """Bounds on the best possible three-way accuracy, None without repeated votes."""
-        return None if self.three_way.value is None else bayes_accuracy(self.three_way.value)
+        """Bounds on the best possible three-way accuracy per vote on pairs with repeated votes.
+
+        None where there are none.
+        """
+        return None if self.per_vote.value is None else bayes_accuracy(self.per_vote.value)
 
     @property
     def log_loss_floor(self) -> float | None:
-        """Log loss no judge can go below, None without repeated votes or agreement."""
-        return log_loss_floor(self.three_way.value) if self.three_way.value else None
+        """Log loss per vote that no judge can go below on pairs with repeated votes.
+
+        None without repeated votes or agreement.
+        """
+        return log_loss_floor(self.per_vote.value) if self.per_vote.value else None
 
 
 def vote_counts(voted: Sequence[VotedPair]) -> Floats:
@@ -84,7 +93,7 @@ def vote_counts(voted: Sequence[VotedPair]) -> Floats:
 
 
 def agreement_rows(counts: Floats) -> dict[str, Rows]:
-    """`three_way`, `decisive` and both leave-one-out metrics as `Rows`, one row per pair.
+    """`three_way`, `per_vote`, `decisive`, both leave-one-out metrics: `Rows`, one row per pair.
 
     Args:
         counts: (n, 3) votes per outcome.
@@ -98,6 +107,7 @@ def agreement_rows(counts: Floats) -> dict[str, Rows]:
     left, left_decisive = _leave_one_out(counts), _leave_one_out(decisive)
     return {
         "three_way": Rows(*three_way, reason=_NO_REPEATS),
+        "per_vote": Rows(*_per_vote(counts), reason=_NO_REPEATS),
         "decisive": Rows(*two_way, reason=_NO_DECISIVE_REPEATS),
         "leave_one_out": Rows(*left, reason=_NO_REPEATS),
         "leave_one_out_decisive": Rows(*left_decisive, reason=_NO_DECISIVE_REPEATS),
@@ -108,6 +118,13 @@ def _same_pairs(counts: Floats) -> tuple[Floats, Floats]:
     """Vote pairs with the same outcome and all vote pairs, per row."""
     total = counts.sum(axis=1)
     return (counts * (counts - 1)).sum(axis=1) / 2, total * (total - 1) / 2
+
+
+def _per_vote(counts: Floats) -> tuple[Floats, Floats]:
+    """Votes × share of the row's vote pairs that agree, and votes; 0 where there is one vote."""
+    same, both = _same_pairs(counts)
+    votes = counts.sum(axis=1) * (both > 0)
+    return votes * same / np.maximum(both, 1), votes
 
 
 def _leave_one_out(counts: Floats) -> tuple[Floats, Floats]:
@@ -134,6 +151,7 @@ def agreement(voted: Sequence[VotedPair], bootstrap: GroupBootstrap) -> Agreemen
     resampled = bootstrap.resample(rows)
     return Agreement(
         three_way=resampled.score("three_way"),
+        per_vote=resampled.score("per_vote"),
         decisive=resampled.score("decisive"),
         leave_one_out=resampled.score("leave_one_out"),
         leave_one_out_decisive=resampled.score("leave_one_out_decisive"),
@@ -153,7 +171,8 @@ def _repeats(annotators: Sequence[str]) -> int:
 def bayes_accuracy(agreed: float, classes: int = 3) -> tuple[float, float]:
     """Bounds on the accuracy of the best possible predictor, from the agreement of two raters.
 
-    Derived here. If both raters draw independently from p(y | pair), agreement is a = E[Σ p²]. The
+    Derived here. If both raters draw independently from p(y | pair), agreement is a = E[Σ p²], the
+    mean over the same votes as that of the accuracy. The
     best predictor's accuracy is E[max p] ≥ E[Σ p²] = a; and Σ p² ≥ m² + (1 − m)²/(K − 1) with
     m = max p, convex in m, which solved for m gives (1 + √((K − 1)(K a − 1)))/K from above. An
     agreement below 1/K, which independent raters cannot have, counts as 1/K above.

@@ -65,34 +65,41 @@ class Resampled(Generic[Key]):
         return Score(value, low, high)
 
     def difference(self, first: Key, second: Key) -> Score:
-        """`first` − `second` with the interval of the paired differences."""
+        """`first` − `second` with the interval of the paired differences.
+
+        Of sums of absolute values, which a bootstrap makes larger, it is shifted as in `score`.
+        """
         one, two = self.values[first], self.values[second]
         if one is None or two is None:
             return Score(None, reason=self.reasons[first if one is None else second])
         ends = _percentiles(self.draws[first] - self.draws[second])
         if ends is None:
             return Score(one - two)
-        return Score(one - two, ends[0], ends[2])
+        low, middle, high = ends
+        shift = one - two - middle if {first, second} & self.absolute else 0.0
+        return Score(one - two, low + shift, high + shift)
 
 
 def mean_over_strata(parts: Sequence[Resampled[Key]], key: Key) -> Score:
     """The mean of one metric over samples that were resampled apart, such as sources.
 
     Every stratum keeps its number of prompt groups in each resample (stratified bootstrap; Davison
-    and Hinkley 1997, section 3.2). Strata without a value are left out; when none has one, neither
-    has the mean.
+    and Hinkley 1997, section 3.2). When one has no value, neither has the mean, which would be
+    that of other strata.
 
     Args:
         parts: one per stratum, from bootstraps of different seeds and as many resamples.
         key: of the metric.
     """
-    known = [part for part in parts if part.values[key] is not None]
-    if not known:
-        return Score(None, reason=parts[0].reasons[key] if parts else "nothing to average")
-    value = float(np.mean([part.values[key] for part in known]))
-    if any(not len(part.draws[key]) for part in known):  # a stratum of a single prompt group
+    if not parts:
+        return Score(None, reason="nothing to average")
+    without = next((part for part in parts if part.values[key] is None), None)
+    if without is not None:
+        return Score(None, reason=without.reasons[key])
+    value = float(np.mean([part.values[key] for part in parts]))
+    if any(not len(part.draws[key]) for part in parts):  # a stratum of a single prompt group
         return Score(value)
-    ends = _percentiles(np.mean([part.draws[key] for part in known], axis=0))
+    ends = _percentiles(np.mean([part.draws[key] for part in parts], axis=0))
     return Score(value) if ends is None else Score(value, ends[0], ends[2])
 
 

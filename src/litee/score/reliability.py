@@ -115,8 +115,8 @@ def ece_by_chance(
 
     ECE sums absolute gaps, so it is never 0 on a finite sample (Bröcker and Smith 2007 draw votes
     from the predictions to see how large it has to be). Votes of one prompt go together, so here
-    each prompt group's gaps, less the mean gap of their bin, are turned round at random as a whole
-    (wild cluster bootstrap; Cameron, Gelbach and Miller 2008).
+    each prompt group's gaps are turned round at random as a whole (wild cluster bootstrap with the
+    null imposed: calibrated gaps have mean 0; Cameron, Gelbach and Miller 2008).
 
     Args:
         p: (n, 3) probabilities.
@@ -140,13 +140,9 @@ def ece_by_chance(
     total = float(truth.votes.sum())
     if total <= 0:
         return Score(None, reason=rows.reason)
-    filled = np.zeros_like(rows.numerator)
-    number = equal_mass_bins(p.max(axis=1), truth.votes, bins)
-    filled[np.arange(len(p)), number] = truth.votes
-    mean = rows.numerator.sum(axis=0) / np.maximum(filled.sum(axis=0), 1e-300)
     _, index = np.unique(groups, return_inverse=True)
     gaps = np.zeros((int(index.max()) + 1, bins))
-    np.add.at(gaps, index, rows.numerator - filled * mean)
+    np.add.at(gaps, index, rows.numerator)
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(resamples, len(gaps)))
     draws = np.abs(signs @ gaps).sum(axis=1) / total
     low, high = (float(v) for v in np.percentile(draws, (2.5, 97.5)))

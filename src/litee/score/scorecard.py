@@ -171,7 +171,13 @@ class Evaluation:
         for difference in self.differences:
             prefix = f"minus.{difference.other}."
             flat |= {f"{prefix}{name}": score for name, score in difference.metrics.items()}
-        for name in ("three_way", "decisive", "leave_one_out", "leave_one_out_decisive"):
+        for name in (
+            "three_way",
+            "per_vote",
+            "decisive",
+            "leave_one_out",
+            "leave_one_out_decisive",
+        ):
             flat[f"human.{name}"] = getattr(self.human, name)
         return flat | {f"on_repeated.{name}": s for name, s in self.main_on_repeated.items()}
 
