@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from litee.collect.pairs import gather
 from litee.collect.votes import load_votes
+from litee.finetune import branch_member
 from litee.finetune.task import blend
 from litee.predict.artifact import load_judge_file
 from litee.predict.judge import Judge
@@ -41,6 +42,26 @@ def change_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 # branches
+
+
+def test_a_branch_starts_under_a_ridge_chosen_without_its_own_fold(
+    tmp_path, votes, backbone, quick, monkeypatch
+):
+    losses = np.array([[1.0, 2.0], [2.0, 1.9]])  # fold 0 wants the first ridge, fold 1 the second
+    monkeypatch.setattr("litee.finetune.members.ridge_losses", lambda *_, **__: losses)
+    fit, ridges = branch_member.fit_probe, []
+
+    def seen(*given: object, ridge: float, **more: object):
+        ridges.append(ridge)
+        return fit(*given, ridge=ridge, **more)
+
+    monkeypatch.setattr(branch_member, "fit_probe", seen)
+    members = ["probe", "lora"]
+    out, done = fitted(tmp_path, votes, backbone, members=members, lora_final="refit", depth=2)
+    assert done.code == 0, done.err
+    assert ridges == [50.0, 500.0, 50.0]  # and the last branch, on all pairs, as the final probe
+    (kept,) = (out / "run").glob("probe-*.safetensors")
+    assert load_file(kept)["ridges"].tolist() == ridges
 
 
 @pytest.mark.parametrize("member", ["lora", "joint-lora"])

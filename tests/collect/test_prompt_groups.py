@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from litee.collect import near
-from litee.collect.folds import check_folds, check_leak, group_prompts, hold_out, make_folds
+from litee.collect.folds import (
+    check_folds,
+    check_leak,
+    group_prompts,
+    hold_out,
+    make_folds,
+    source_folds,
+)
 from litee.collect.near import Links, jaccard, near_links, normalise
 from litee.errors import ConfigError, InputError, LeakError
 from litee.records import Folds, Pair, VotedPair
@@ -318,3 +325,23 @@ def test_check_folds_finds_a_group_torn_apart():
     torn = Folds(tuple(range(8)), (0, 1) * 4, 2)
     with pytest.raises(LeakError, match="two folds share 4 texts"):
         check_folds(pairs, torn)
+
+
+def test_a_fold_per_source_keeps_shared_prompts_with_the_first():
+    texts = [words(np.random.default_rng(k), 12) for k in range(4)]
+    pairs = [pair(texts[k], source="one") for k in (0, 1)]
+    pairs += [pair(texts[k], name=f"two-{k}", source="two") for k in (1, 2, 3)]
+    folds = source_folds(pairs)
+    assert (folds.folds, folds.count) == ((0, 0, 0, 1, 1), 2)
+    check_folds(pairs, folds)
+
+
+def test_a_source_without_a_prompt_of_its_own_has_no_fold():
+    texts = [words(np.random.default_rng(k), 12) for k in range(3)]
+    pairs = [pair(text, source="one") for text in texts]
+    pairs += [pair(texts[1], name="again", source="two")]
+    with pytest.raises(InputError, match="every prompt of source 'two'") as error:
+        source_folds(pairs)
+    assert "--fold-by prompt" in error.value.fix
+    with pytest.raises(InputError, match="come from one source"):
+        source_folds(pairs[:3])

@@ -125,6 +125,26 @@ def test_many_figures_become_a_grid_of_the_best(result, tmp_path):
     assert f"{82 - 15} more figures are in [demo.json](demo.json)." in page
 
 
+def test_of_losses_the_smallest_come_first_and_the_base_arm_stays(result, tmp_path):
+    arms = {f"arm{k}.{f}": 1 + k / 100 for k in range(40) for f in ("log_loss", "ece")}
+    arms |= {"base.log_loss": 1.3, "base.ece": 0.1}
+    write_result(tmp_path, replace(result, metrics=arms, intervals={}, tables={}))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "|--" not in line]
+    assert rows[:3] == ["| | log_loss | ece |", "| arm0 | 1 | 1 |", "| arm1 | 1.01 | 1.01 |"]
+    assert rows[-2:] == ["| arm13 | 1.13 | 1.13 |", "| base | 1.3 | 0.1 |"]
+
+
+def test_a_number_in_a_name_does_not_break_it(result, tmp_path):
+    kept = {f"{s}.probe-q{k}.5-0.5b_log_loss": k for s in ("one", "two") for k in range(9)}
+    kept |= {f"{n}.ece": 0.1 for n in ("5", "5m.arm")}
+    write_result(tmp_path, replace(result, metrics=kept, intervals={}, tables={}))
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    names = next(line for line in page.splitlines() if line.startswith("| | one |"))
+    assert names == "| | one | two | 5 | 5m.arm |"
+    assert "| probe-q8.5-0.5b_log_loss | 8 | 8 |  |  |" in page
+
+
 def test_few_names_with_many_figures_are_columns(result, tmp_path):
     grid = {f"{s}.f{k}": k for s in ("one", "two") for k in range(15)}
     write_result(tmp_path, replace(result, metrics=grid, intervals={}, tables={}))

@@ -64,7 +64,7 @@ def test_shares_and_their_paired_difference(tmp_path):
     }
     found = check_answers(files, read_rules(EXAMPLES / "safety_prompts.jsonl"), seed=0)
     assert found.kinds == ["refused_explicit", "refused_implicit", "refused_none"]
-    assert found.prompts == {"refused_explicit": 10, "refused_implicit": 10, "refused_none": 10}
+    assert set(found.prompts.values()) == {10} and len(found.prompts) == 6
     # Wilson's interval for 10 of 10: its lower end is 10 / (10 + 1.96²)
     all_refused = found.share("tuned", "refused_explicit")
     assert (all_refused.value, all_refused.high) == (1, 1)
@@ -82,6 +82,16 @@ def test_prompts_are_resampled_and_not_answers(tmp_path):
     assert found.share("a", "form_kept").value == 0.5
     assert found.share("a", "form_kept") == found.share("b", "form_kept")
     assert found.difference("a", "b", "form_kept").value == 0
+
+
+def test_prompts_that_were_not_answered_are_no_trials(tmp_path):
+    rules = {(f"q{k}",): {"must": {"max_words": 1}} for k in range(100)}
+    few = [{"prompt": f"q{k}", "answer": "oh no"} for k in range(5) for _ in range(3)]
+    found = check_answers({"a": write(tmp_path / "a.jsonl", few)}, rules, seed=0)
+    share = found.share(
+        "a", "form_kept"
+    )  # Wilson's interval for 0 of 5 ends at 1.96² / (5 + 1.96²)
+    assert share.value == 0 and share.high == pytest.approx(1.959964**2 / (5 + 1.959964**2))
 
 
 def test_of_a_dialogue_the_last_answer_counts(tmp_path):

@@ -163,7 +163,7 @@ def source_folds(pairs: Sequence[VotedPair], *, threshold: float = 0.8) -> Folds
         threshold: see `group_prompts`.
 
     Raises:
-        InputError: all pairs have the same source.
+        InputError: all pairs have the same source, or all prompts of one lie in earlier ones.
     """
     groups = group_prompts(pairs, threshold=threshold, by_answer=True)
     sources = list(dict.fromkeys(v.pair.source for v in pairs))
@@ -175,6 +175,12 @@ def source_folds(pairs: Sequence[VotedPair], *, threshold: float = 0.8) -> Folds
     of_group: dict[int, int] = {}
     for group, voted in zip(groups, pairs, strict=True):
         of_group.setdefault(group, sources.index(voted.pair.source))
+    for number in set(range(len(sources))) - set(of_group.values()):
+        raise InputError(
+            f"every prompt of source {sources[number]!r} is also one of an earlier source, so no "
+            "pair is left for its fold",
+            fix="leave that source out, give both the same name, or use --fold-by prompt",
+        )
     return Folds(groups, tuple(of_group[group] for group in groups), len(sources))
 
 

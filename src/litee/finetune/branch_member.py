@@ -66,7 +66,8 @@ class BranchPlan:
         store: token states below the branches.
         adapters: where they are added.
         head: of the probe.
-        start: ridge of the probes that branches start from, or a head that is not learnt.
+        start: ridges of the probes that branches start from, one per fold and one for all pairs,
+            none of them chosen with pairs its branch does not see; or a head that is not learnt.
         pooling: what of an answer's states the head reads.
         attends: whether a mean weighted by attention takes the place of the plain one.
     """
@@ -76,16 +77,17 @@ class BranchPlan:
     store: TokenStore
     adapters: Adapters
     head: HeadName
-    start: PairHead | float
+    start: PairHead | tuple[float, ...]
     pooling: str
     attends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One branch of a member: its name, what it learns from, what stops it, what it predicts."""
+    """A branch: its name and number, what it learns from, what stops it, what it predicts."""
 
     label: str
+    number: int
     train: Ints
     stop: Ints
     own: Ints
@@ -165,11 +167,11 @@ def _parts(task: Task, settings: FitSettings) -> list[_Part]:
         rest = np.flatnonzero(fold != k)
         train, stop = stop_split(task.folds, rest, task.seed + k, share=STOP_SHARE)
         own = np.flatnonzero(fold == k)
-        parts.append(_Part(f"fold{k}", train, stop, own, settings.seed * 1000 + k))
+        parts.append(_Part(f"fold{k}", k, train, stop, own, settings.seed * 1000 + k))
     if settings.lora_final == "refit":
         train, stop = stop_split(task.folds, everything, task.seed, share=STOP_SHARE)
         seed = settings.seed * 1000 + task.folds.count
-        parts.append(_Part("final", train, stop, everything[:0], seed))
+        parts.append(_Part("final", task.folds.count, train, stop, everything[:0], seed))
     return parts
 
 
@@ -241,7 +243,7 @@ def _fresh(plan: BranchPlan, task: Task, part: _Part) -> Branch:
             plan.states.of(part.train),
             task.targets[part.train],
             task.weights[part.train],
-            ridge=head,
+            ridge=head[part.number],
             head=plan.head,
             sources=task.sources_of(part.train),
             own=task.own,

@@ -42,7 +42,7 @@ class Fitted:
         out_of_fold: (pairs, 3) probabilities for prompts that the fit had not seen.
         best_steps: per fold and for the final fit, the step at which a branch stopped; empty for
             probes.
-        ridge: of a probe's final fit.
+        ridges: of a probe's fits: one per fold, and that of the final fit.
         branches: names of the branches a LoRA member predicts with.
         sources: names of the sources that have a head each; empty for one head.
     """
@@ -50,7 +50,7 @@ class Fitted:
     name: str
     out_of_fold: npt.NDArray[np.float64]
     best_steps: tuple[int, ...] = ()
-    ridge: float = 0.0
+    ridges: tuple[float, ...] = ()
     branches: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
@@ -83,23 +83,24 @@ def fit_probe_member(
         inner = np.zeros((count, len(ridges)))
         if len(ridges) > 1:
             inner = ridge_losses(data, task, ridges=ridges, head=head)
+        taken = [ridges[number] for number in (*inner.argmin(1), inner.sum(0).argmin())]
         for k in range(count):
-            heads = _fit(data, task, np.flatnonzero(fold != k), (ridges[inner[k].argmin()],), head)
+            heads = _fit(data, task, np.flatnonzero(fold != k), (taken[k],), head)
             own = np.flatnonzero(fold == k)
             out[own] = _predict(heads[0], data.of(own))
-        ridge = ridges[int(inner.sum(0).argmin())]
-        (final,) = _fit(data, task, np.arange(len(fold)), (ridge,), head)
+        (final,) = _fit(data, task, np.arange(len(fold)), (taken[-1],), head)
         for number, one in enumerate(final):
             place = run.path / "members" / name / (f"source{number}" if task.apart else "")
             save_head(one, place / "head.safetensors")
         with atomic_path(file) as temporary:
-            save_file({"out_of_fold": out, "ridge": np.array([ridge])}, temporary)
+            save_file({"out_of_fold": out, "ridges": np.array(taken)}, temporary)
         return 0
 
     run.run(f"member-{name}", work)
     found = load_file(file)
     sources = task.source_names if task.apart else ()
-    return Fitted(name, found["out_of_fold"], ridge=float(found["ridge"][0]), sources=sources)
+    taken = tuple(map(float, found["ridges"]))
+    return Fitted(name, found["out_of_fold"], ridges=taken, sources=sources)
 
 
 def keep_fixed_member(name: str, data: PairStates, head: PairHead, *, run: RunDir) -> Fitted:

@@ -134,7 +134,7 @@ def _answer(prompt: tuple[str, ...], answer: tuple[str, ...]) -> tuple[float, ..
         1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0,
         len(asked & used) / max(len(asked), 1),
         len(used - asked) / max(len(used), 1),
-        float(bool(_REFUSAL.search(text))),
+        float(bool(_REFUSAL.search(text.replace("’", "'")))),
         float(text.rstrip()[-1:] in set(".!?`)\"'*|")),
         float(not text.strip()),
     )

@@ -172,7 +172,8 @@ class BackboneFit:
         title = f"{self.slug}: {'answers' if kind == 'tree' else f'{kind} sequences'}"
         states = store.compute(forest, title=title, deadline=self.deadline)
         self._count(f"states-{kind}-{self.slug}", store)
-        fixed, ridge = None, 0.0
+        fixed: PairHead | None = None
+        taken: tuple[float, ...] = ()
         if kind == "verdict":
             fixed = verdict_head(backbone, self._encoder(backbone, kind).template)
         for number, depth in enumerate(depths):
@@ -190,13 +191,13 @@ class BackboneFit:
                 fitted = fit_probe_member(
                     entry.name, data, self.task, run=self.run, ridges=ridges, head=head
                 )
-                ridge = fitted.ridge
+                taken = fitted.ridges
             else:
                 fitted = keep_fixed_member(entry.name, data, fixed, run=self.run)
             members.add(entry, fitted, self.task)
         if tuned in self.settings.members:
             entry = entry.model_copy(update={"name": f"{tuned}-{self.slug}", "kind": "lora"})
-            self._branches(backbone, forest, data, entry, start=fixed or ridge, members=members)
+            self._branches(backbone, forest, data, entry, start=fixed or taken, members=members)
 
     def _entry(
         self, member: MemberKind, kind: Encoder, depth: int | None, longest: int
@@ -222,7 +223,7 @@ class BackboneFit:
         data: PairStates,
         entry: MemberEntry,
         *,
-        start: PairHead | float,
+        start: PairHead | tuple[float, ...],
         members: Members,
     ) -> None:
         trunk = backbone.trunk

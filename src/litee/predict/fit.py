@@ -182,7 +182,8 @@ def _taught(teacher: Floats | None, settings: FitSettings) -> tuple[str, ...]:
     return (
         f"Members learnt from a teacher's opinion too, with a weight of "
         f"{settings.teacher_weight:g}: it has one on {known:,} of {len(teacher):,} pairs, the "
-        "others have votes alone.",
+        "others have votes alone. A teacher that learnt from these votes knows what is held out "
+        "here, and this report is too kind then: judge it on votes that neither has learnt from.",
     )
 
 

@@ -15,9 +15,9 @@ from litee.predict.fit import FitResult
 from litee.records import Score
 from litee.rundir import Json, Receipt
 from litee.score.figures import Plot, whiskers
-from litee.score.results import new_result
+from litee.score.results import BASE, new_result
 from litee.score.scorecard import Evaluation
-from litee.score.study_settings import BASE, WITH_BASE, Studied, StudySettings
+from litee.score.study_settings import WITH_BASE, Studied, StudySettings
 
 #: Settings that decide which pairs are learnt from and held out: the same in every arm.
 FIXED = ("fold_by", "folds", "seed")

@@ -26,8 +26,9 @@ from litee.score.ablations import arm_settings, compare_arms, floor_losses
 from litee.score.evaluation import evaluate
 from litee.score.floors import floor_systems
 from litee.score.held_out_predictions import held_out_probabilities
+from litee.score.results import BASE
 from litee.score.study_fit import OUT_OF_FOLD, find, fit_votes, halves, split
-from litee.score.study_settings import BASE, Studied, StudySettings
+from litee.score.study_settings import Studied, StudySettings
 
 #: Pairs that every judge predicts in a round of timing, and the rounds.
 TIMED_PAIRS = 32

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +32,22 @@ STATISTICS = "statistics"
 
 _FLOORS = (*FLOOR_NAMES, STATISTICS)
 
+#: How pairs were held out, by `fold_by`.
+_SPLITS = {
+    "prompt": "{} folds by prompt: every prediction below is for a prompt that was in no training "
+    "part, that of the weights and of the calibration included.",
+    "source": "{} sources, each held out whole: every prediction below is for a source that was in "
+    "no training part, that of the weights and of the calibration included.",
+}
+
 
 def evaluate_fit(result: FitResult, voted: Sequence[VotedPair], folds: Folds) -> Evaluation:
     """Score the ensemble, its members and the floors on held-out prompts.
 
     Every prediction is for a prompt that neither the member, nor the floor, nor the weights and
-    calibration had seen. The judge is swap-equivariant by construction; the swapped predictions
-    come from exchanging columns and are not shown here.
+    calibration had seen; only an exit depth that was looked for is chosen on a sample of all
+    prompts. The judge is swap-equivariant by construction; the swapped predictions come from
+    exchanging columns and are not shown here.
     """
     systems: dict[str, Floats] = dict(_floors_out_of_fold(voted, folds))
     for name, probabilities in zip(result.names, result.out_of_fold, strict=True):
@@ -91,6 +101,7 @@ def fit_report(
     title: str,
     command: str,
     folds: Folds,
+    fold_by: Literal["prompt", "source"] = "prompt",
 ) -> ReportInput:
     """Everything the report of a fit shows."""
     weights = dict(zip(result.names, result.joined.ensemble.weights, strict=True))
@@ -108,8 +119,7 @@ def fit_report(
         evaluation=evaluation,
         title=title,
         command=command,
-        split=f"{folds.count} folds by prompt: every prediction below is for a prompt that was in "
-        "no training part, that of the weights and of the calibration included.",
+        split=_SPLITS[fold_by].format(folds.count),
         members=lines,
         depths=tuple(DepthCurve(d.backbone, d.points) for d in result.depths if d.points),
         dropped=vote_set.dropped,

@@ -60,10 +60,9 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "independent.reward_8": "in those of the independent one",
     },
     "budgets": {
-        "2m.ensemble.log_loss": "2 minutes: log loss, two small backbones",
-        "2m.larger.log_loss": "a larger one",
-        "5m.ensemble.log_loss": "5 minutes: two",
-        "5m.larger.log_loss": "one",
+        "2m.ensemble.log_loss": "2 minutes: log loss, text statistics are all that fits",
+        "5m.ensemble.log_loss": "5 minutes: two small backbones, one of which fits",
+        "5m.larger.log_loss": "a larger one",
         "10m.ensemble.log_loss": "10 minutes: two",
         "10m.larger.log_loss": "one",
         "10m.larger.log_loss_difference": "one less two",

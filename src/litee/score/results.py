@@ -76,6 +76,8 @@ _FIRST = (
     "spearman_system",
 )
 _ALWAYS = ("length", "people", "chance")
+#: The arm of a study that changes nothing, and that others are compared with.
+BASE = "base"
 
 _KEYS = ("name", "command", "date", "receipt", "metrics", "intervals", "tables", "notes")
 _HEAD = """# Results
@@ -267,6 +269,13 @@ def _json(result: Result) -> str:
     return f"[{result.name}.json]({result.name}.json)"
 
 
+#: `name.figure`, split at the last dot that is not within a number: a figure may name a backbone.
+_SPLIT = re.compile(r"(.*)\.(?:(?<!\d\.)|(?!\d))(.*)")
+
+#: Figures of which less is better, by how their names end.
+_LESS = ("loss", "ece", "brier", "seconds", "mb", "_difference")
+
+
 @dataclass(frozen=True, slots=True)
 class _Grid:
     """Names and figures of metrics called `name.figure`, each in order of appearance."""
@@ -277,9 +286,9 @@ class _Grid:
     @classmethod
     def of(cls, result: Result) -> _Grid | None:
         """None unless most metrics are of that form and the grid is wide enough to pay."""
-        parts = [key.rpartition(".") for key in result.metrics if "." in key]
-        names = tuple(dict.fromkeys(name for name, _, _ in parts))
-        figures = tuple(dict.fromkeys(figure for _, _, figure in parts))
+        parts = [found.groups() for key in result.metrics if (found := _SPLIT.fullmatch(key))]
+        names = tuple(dict.fromkeys(name for name, _ in parts))
+        figures = tuple(dict.fromkeys(figure for _, figure in parts))
         if len(parts) < 0.9 * len(result.metrics) or len(names) < 2 or len(figures) < 2:
             return None
         return cls(names, figures)
@@ -287,7 +296,8 @@ class _Grid:
     def lines(self, result: Result) -> list[str]:
         """Names as columns when they are few, else as rows, the best first."""
         if len(self.names) <= _COLUMNS:
-            first = {key.rpartition(".")[2] for key in headlines(result.name, result.metrics)}
+            shown = map(_SPLIT.fullmatch, headlines(result.name, result.metrics))
+            first = {found[2] for found in shown if found}
             rows = tuple(sorted(self.figures, key=lambda figure: figure not in first)[:_ROWS])
             columns = self.names
             keys = [[f"{name}.{figure}" for name in columns] for figure in rows]
@@ -303,14 +313,18 @@ class _Grid:
         return [*lines, *_left(result, sum(key in result.metrics for line in keys for key in line))]
 
     def _best(self, result: Result, figure: str) -> tuple[str, ...]:
-        """Rows by falling figure; people and chance come last, and length is always there."""
-        value = result.metrics.get
+        """Rows by figure; people and chance come last, and length and `base` are always there."""
+        sign = 1 if figure.endswith(_LESS) else -1
+        values = {name: result.metrics.get(f"{name}.{figure}") for name in self.names}
         fixed = [name for name in _ALWAYS if name in self.names]
         others = sorted(
             (name for name in self.names if name not in fixed),
-            key=lambda name: -value(f"{name}.{figure}", float("-inf")),
+            key=lambda name: float("inf") if (v := values[name]) is None else sign * v,
         )
-        return (*others[: _ROWS - len(fixed)], *fixed)
+        room = _ROWS - len(fixed)
+        if BASE in others[room:]:
+            others[room - 1] = BASE
+        return (*others[:room], *fixed)
 
 
 def _with_interval(result: Result, key: str) -> str:

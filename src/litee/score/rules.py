@@ -135,11 +135,11 @@ class Marks:
 
     Attributes:
         resampled: (system, kind) → share; all systems are resampled together, prompt by prompt.
-        prompts: kind → number of its prompts.
+        prompts: (system, kind) → number of prompts of that kind that the system answered.
     """
 
     resampled: Resampled[tuple[str, str]]
-    prompts: Mapping[str, int]
+    prompts: Mapping[tuple[str, str], int]
 
     @property
     def kinds(self) -> list[str]:
@@ -150,12 +150,12 @@ class Marks:
         """A share, 0 to 1, with its 95 % interval over prompts.
 
         No resample of answers that all fall on one side tells how rare the other side is, so there
-        it is Wilson's interval, for as many trials as there are prompts of that kind.
+        it is Wilson's interval, for as many trials as there were prompts.
         """
         score = self.resampled.score((system, kind))
         if score.value not in (0.0, 1.0):
             return score
-        count = self.prompts[kind]
+        count = self.prompts[system, kind]
         ends = binomtest(round(score.value * count), count).proportion_ci(method="wilson")
         return Score(score.value, float(ends.low), float(ends.high))
 
@@ -196,7 +196,10 @@ def check_answers(files: Mapping[str, Path], rules: Rules, *, seed: int) -> Mark
     for key in sorted({(system, kind) for system, kind, _ in marks}):
         inside = np.array([(system, kind) == key for system, kind, _ in marks], dtype=float)
         rows[key] = Rows(inside * right, inside)
-    prompts = Counter(mark(rules[prompt], "")[0] for prompt in rules)
+    answered = {
+        ((system, kind), prompt) for (system, kind, _), prompt in zip(marks, asked, strict=True)
+    }
+    prompts = Counter(key for key, _ in answered)
     return Marks(GroupBootstrap(asked, seed=seed).resample(rows), prompts)
 
 

@@ -24,7 +24,7 @@ from litee.score.finished import run_judges
 from litee.score.fit_report import draw, evaluate_judge, judge_report, loss_plots
 from litee.score.learning_curve import Point, curve_plot, curve_result, make_parts
 from litee.score.report import write_report
-from litee.score.results import new_result
+from litee.score.results import BASE, new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_fit import find, fit_votes, one_hot, read, split
 from litee.score.study_members import members_alone
@@ -35,7 +35,7 @@ from litee.score.study_result import (
     main_metrics,
     other_metrics,
 )
-from litee.score.study_settings import BASE, Studied, StudySettings
+from litee.score.study_settings import Studied, StudySettings
 
 
 def run_study(

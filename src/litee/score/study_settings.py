@@ -16,12 +16,9 @@ from pydantic import Field, model_validator
 from litee.amounts import seconds_of
 from litee.config import Settings
 from litee.score.figures import Plot
-from litee.score.results import Result
+from litee.score.results import BASE, Result
 from litee.score.scorecard import Evaluation
 from litee.score.study_store import SHARED
-
-#: The arm of an ablation study that changes nothing.
-BASE = "base"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
