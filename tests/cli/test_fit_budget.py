@@ -56,6 +56,22 @@ def test_a_small_memory_is_refused_before_anything_is_written(command, tmp_path)
     assert not (tmp_path / "judge").exists()
 
 
+def test_a_plan_that_was_too_low_is_said(command, tmp_path, monkeypatch, quick):
+    plain = fit_module.RunDir.receipt
+
+    def receipt(*given, **more):
+        found = plain(*given, **more)
+        found.peak_rss_mb = 150_000.0
+        return found
+
+    monkeypatch.setattr(fit_module.RunDir, "receipt", receipt)
+    out = tmp_path / "judge"
+    done = litee(*command, "--out", out, "--max-memory", "100GB", "--members", "statistics")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "caution: took 150,000 MB, more than the 100,000 MB of --max-memory" in said
+
+
 class Clock:
     """Seconds that pass only when something is done."""
 

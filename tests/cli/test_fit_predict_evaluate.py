@@ -7,14 +7,17 @@ import json
 import re
 from importlib import metadata
 
+import numpy as np
 import pytest
 from commands import digests, judge_bytes, litee, vote_rows, write_rows
 
 from litee.predict.artifact import load_judge_file
 from litee.predict.backbone_fit import slug
 from litee.predict.judge import Judge
+from litee.predict.runner import MemberOutput
 from litee.records import Pair
 from litee.rundir import sha256_file
+from litee.score import fit_report
 
 MEMBERS = ("probe", "lora", "joint", "joint-lora")
 
@@ -237,9 +240,37 @@ def test_evaluate_prints_nothing_but_json_when_asked(judge, tmp_path):
     assert found["counts"] == {"pairs": 8, "votes": 8, "groups": 4}
     assert found["metrics"]["swap_flip_rate"] == 0
 
+    assert any("was not checked" in caution for caution in found["tables"]["cautions"])
+    fitted_on = write_rows(tmp_path / "votes.jsonl", vote_rows())
+    done = litee("evaluate", judge[0], fresh, "--training", fitted_on, "--json", "--threads", 1)
+    assert not any("was not checked" in c for c in json.loads(done.out)["tables"]["cautions"])
 
-def test_evaluate_refuses_votes_it_was_fitted_on(judge, votes):
+
+def test_evaluate_refuses_votes_it_was_fitted_on(judge, votes, tmp_path):
     litee("evaluate", judge[0], votes, "--training", votes).refused(3, "train and test share")
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_bytes(votes.read_bytes())
+    done = litee("evaluate", judge[0], renamed, "--threads", 1)
+    done.refused(3, "the judge was fitted on renamed.jsonl", "other votes")
+
+
+def test_evaluate_says_that_texts_were_cut(judge, tmp_path):
+    """A joint member has 64 tokens for prompt and both answers."""
+    fresh = write_rows(tmp_path / "fresh.jsonl", vote_rows(4, 2, seed=1))
+    done = litee("evaluate", judge[0], fresh, "--threads", 1)
+    assert "8 of 8 pairs were cut to the judge's token budget" in " ".join(done.out.split())
+
+
+def test_a_few_pairs_that_were_cut_are_no_caution():
+    """Rows alternate with their mirror images; a pair counts once, whatever member cut it."""
+    whole, p = np.zeros((80, 3), dtype=np.int64), np.full((80, 3), 1 / 3)
+    one, other = whole.copy(), whole.copy()
+    one[[0, 1], 1], other[[2, 3], 2] = 5, 7
+    outputs = [MemberOutput(p, None, cut) for cut in (one, other)]
+    assert fit_report._cut_caution(outputs, 40) == ()
+    other[[4, 5], 0] = 1
+    (said,) = fit_report._cut_caution(outputs, 40)
+    assert said.startswith("3 of 40 pairs were cut")
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(

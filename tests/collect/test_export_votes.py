@@ -130,6 +130,12 @@ def test_evalica_counts_what_it_cannot_hold(tmp_path):
     assert [row["winner"] for row in rows_of(path)] == ["left", "right", "tie", "tie"]
 
 
+def test_without_a_vote_no_layout_is_blamed(tmp_path):
+    with pytest.raises(InputError, match="there are no votes to write") as error:
+        write_votes([], tmp_path / "v.jsonl")
+    assert "evalica" not in error.value.fix and list(tmp_path.iterdir()) == []
+
+
 def test_nothing_left_to_write_leaves_no_file(tmp_path):
     with pytest.raises(InputError, match="nothing to write"):
         write_votes(VOTES[2:], tmp_path / "t.jsonl", to="trl")

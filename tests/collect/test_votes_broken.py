@@ -36,6 +36,20 @@ def test_text_after_a_closing_quote(write):
     assert error.place.endswith("row 2")
 
 
+def test_old_mac_line_ends_are_named(write):
+    error = fails(write("prompt,response_a,response_b,winner\rq,x,y,a\r", "v.csv"))
+    assert "carriage return" in error.problem and "tr '\\r' '\\n'" in error.fix
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_semicolons_and_tabs_of_spreadsheets_are_read(write, sign, mark):
+    head = mark + HEAD.replace(",", sign)
+    rows = f"q, and more{sign}x, y{sign}z{sign}a\r\n"
+    (vote,) = load_votes([write(head + rows, "v.csv")]).votes
+    assert (vote.pair.prompt, vote.pair.response_a) == (("q, and more",), ("x, y",))
+
+
 @pytest.mark.parametrize("line", ["q,x,y\n", "q,x,y,a,more\n"])
 def test_ragged_row(write, line):
     error = fails(write(HEAD + "q,x,y,a\n" + line, "v.csv"))

@@ -49,6 +49,18 @@ def test_shares_by_hand():
     assert found.flip_rate.value is None and "exchanged" in found.flip_rate.reason
 
 
+def test_one_order_says_nothing_of_position():
+    """On thirty prompts the judge always picks A, and people never do: quality or place?"""
+    voted = [v for k in range(30) for v in pairs([(f"a{k}", f"b{k}", "me", Outcome.B)])]
+    always = np.array([[1.0, 0, 0]] * 30)
+    alone = AuditPage(audit(voted, range(30), always, resamples=50), "it")
+    page = render_audit(alone)
+    assert "No preference of it differs" in page and "in one order only" in page
+    both = AuditPage(audit(voted, range(30), always, swapped=always, resamples=50), "it")
+    page = render_audit(both)
+    assert "shown first (+50.0 points)" in page and "in one order only" not in page
+
+
 def test_a_judge_that_votes_as_people_do_has_no_bias():
     voted = list(pairs(ROWS))
     p = np.array([v.shares for v in voted])
@@ -87,10 +99,11 @@ def test_orders_column_is_read_with_the_place_that_each_answer_had(tmp_path):
 def test_the_page_names_what_is_beyond_the_error():
     rows = [("a long answer", "no", "me", Outcome.B)] * 40
     voted = list(pairs(rows))
-    found = audit(voted, range(40), np.array([[1.0, 0, 0]] * 40), own="me", resamples=50)
+    always = np.array([[1.0, 0, 0]] * 40)
+    found = audit(voted, range(40), always, own="me", resamples=50)
     page = render_audit(AuditPage(found, "<gpt>", "litee audit", {"d/x.csv": "ab12"}))
     assert "What does &lt;gpt&gt; prefer?" in page and "x.csv <code>ab12" in page
-    assert "more often than people: shown first (+100.0 points), longer" in page
+    assert "more often than people: longer (+100.0 points), the judge&#39;s own" in page
     assert 'class="main"><th scope="row">longer' in page and "differ in: " in page
     assert "Not known: no verdicts on exchanged answers" in page
 

@@ -79,6 +79,12 @@ def _audit(
     verdicts, votes, swapped = files
     loaded = load_votes(votes, format=format)
     voted = gather(loaded.votes)
+    systems = sorted({name for v in voted for name in (v.pair.model_a, v.pair.model_b) if name})
+    if own and own not in systems:
+        raise ConfigError(
+            f"--own {own!r} names none of the systems",
+            fix=f"use one of: {', '.join(systems)}" if systems else "the votes name no systems",
+        )
     first, turned = (read_orders(verdicts, voted) or (None, None)) if not swapped else (None, None)
     if swapped:
         turned = read_verdicts(swapped, voted)

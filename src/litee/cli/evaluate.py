@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from litee.config import Device
-from litee.errors import ConfigError
+from litee.errors import ConfigError, LeakError
+
+_UNCHECKED = (
+    "The votes the judge was fitted on were not named with --training: whether it has seen these "
+    "prompts was not checked, and the floors were fitted on these very votes, which flatters them."
+)
 
 
 def evaluate(
@@ -50,8 +56,18 @@ def evaluate(
         check_leak([v.pair for v in known], [v.pair for v in voted])
     use_threads(threads)
     loaded = Judge.from_pretrained(judge, device=device)
+    learnt = set(loaded.file.trained_on.values())
+    same = [Path(name).name for name, digest in vote_set.inputs.items() if digest in learnt]
+    if same:
+        raise LeakError(
+            f"the judge was fitted on {', '.join(same)}",
+            place=judge,
+            fix="test it on other votes; report.html beside it has its out-of-fold figures",
+        )
     groups = group_prompts([v.pair for v in voted])
     evaluation = evaluate_judge(loaded, voted, groups, seed=seed, training=known)
+    if known is None:
+        evaluation = replace(evaluation, cautions=(*evaluation.cautions, _UNCHECKED))
     if report is not None:
         split = "Tested on " + ", ".join(Path(v).name for v in votes)
         if known is None:

@@ -223,6 +223,13 @@ def _fit(
             f"took {took:.0f} s and {result.receipt.peak_rss_mb:,.0f} MB",
             highlight=False,
         )
+        peak = result.receipt.peak_rss_mb * 1e6
+        if limits.bytes is not None and peak > limits.bytes:
+            console.print(
+                f"caution: took {peak / 1e6:,.0f} MB, more than the {limits.bytes / 1e6:,.0f} MB "
+                "of --max-memory: the plan's estimate was too low.",
+                style="yellow",
+            )
 
 
 def _plan(

@@ -86,6 +86,6 @@ def _detect(columns: Sequence[str]) -> str:
             return name
     raise InputError(
         f"no known votes format has these columns: {', '.join(columns)}",
-        fix="needed: prompt, response_a, response_b, winner; name yours with "
-        "--columns prompt=…,response_a=…,response_b=…,winner=…",
+        fix="needed: prompt, response_a, response_b, winner; rename yours with litee data convert "
+        "FILE votes.jsonl --columns prompt=…,response_a=…,response_b=…,winner=…",
     )

@@ -92,6 +92,8 @@ def write_votes(
     if kind == "database":
         fix = "name a .jsonl, .csv or .parquet file"
         raise ConfigError("votes are not written to a database", place=str(path), fix=fix)
+    if not votes:
+        raise InputError("there are no votes to write", place=str(path), fix="collect some first")
     tied = sum(vote.winner.class_index == 2 for vote in votes)
     if to == "trl":
         rows = _write(path, kind, _trl_records(votes, kind, path, both=ties == "both"))

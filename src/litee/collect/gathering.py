@@ -159,7 +159,8 @@ class Gathering:
             raise InputError(
                 f"unknown label {shorten(ballot.label)} for the winner (allowed: {allowed})",
                 place=row.place,
-                fix="correct the label, or map yours with --labels, e.g. --labels left=a,right=b",
+                fix="correct the label, or map yours with litee data convert FILE votes.jsonl "
+                "--labels left=a,right=b",
             )
         return outcome
 

@@ -144,10 +144,20 @@ def _not_utf8(
 
 
 def _delimited(path: Path, delimiter: str) -> Iterator[Row]:
-    """Records of a CSV or TSV file; every record must have as many cells as the header."""
+    """Records of a CSV or TSV file; every record must have as many cells as the header.
+
+    A header of a single cell that holds semicolons or tabs says what separates the cells instead,
+    as spreadsheets write where the comma is a decimal sign.
+    """
     csv.field_size_limit(sys.maxsize)
     with _binary(path) as handle:
-        reader = csv.reader(_lines(path, handle), delimiter=delimiter, strict=True)
+        lines = _lines(path, handle)
+        first = next(lines, None)
+        if first is None:
+            return
+        if delimiter not in first:
+            delimiter = next((other for other in ";\t," if other in first), delimiter)
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header: list[str] | None = None
         number = 0
         while True:
@@ -180,9 +190,12 @@ def _checked_header(path: Path, cells: Sequence[str]) -> list[str]:
 
 def _broken_csv(path: Path, number: int, line: int, error: csv.Error) -> InputError:
     reason = str(error)
+    fix = 'write a quote inside a quoted cell twice (""), and close every quoted cell'
     if reason == "unexpected end of data":
         reason = "a quote is opened and never closed"
-    fix = 'write a quote inside a quoted cell twice (""), and close every quoted cell'
+    elif reason.startswith("new-line character seen"):
+        reason = "lines end with a carriage return alone, as on old Macs"
+        fix = f"write line feeds: tr '\\r' '\\n' < {path.name} > fixed-{path.name}"
     return InputError(
         f"broken CSV in the record that starts at line {line}: {reason}",
         place=f"{path}, row {number}",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from litee.records import Score
 from litee.rundir import write_text
-from litee.score.biases import Audit
+from litee.score.biases import POSITION, Audit
 from litee.score.figures import whiskers
 from litee.score.page import by_name, inline, render
 
@@ -87,6 +87,8 @@ def settled(difference: Score) -> bool:
 def headline(found: Audit, judge: str) -> str:
     """The biases beyond the error in a sentence, the largest first, and the flips."""
     biases = [b for b in found.biases if settled(b.difference)]
+    if found.flip_rate.value is None:  # one order tells position from quality by chance alone
+        biases = [b for b in biases if b.trait != POSITION]
     biases.sort(key=lambda b: -abs(b.difference.value or 0.0))
     flips = found.flip_rate.value
     turned = "" if flips is None else f" {100 * flips:.0f} % of its verdicts change with the order."
@@ -108,6 +110,11 @@ def cautions(found: Audit) -> tuple[str, ...]:
     if found.unscored:
         share = 100 * found.unscored / found.pairs
         said.append(f"{found.unscored:,} pairs ({share:.0f} %) have no verdict and are left out.")
+    if found.flip_rate.value is None:
+        said.append(
+            f"Verdicts are there in one order only, so “{POSITION}” holds whatever else sets first "
+            "answers apart; a judge made by litee does not see the order. Give --swapped."
+        )
     few = [b.trait for b in found.biases if 0 < b.pairs < _FEW]
     if few:
         said.append(f"Fewer than {_FEW} pairs differ in: {', '.join(few)}.")

@@ -5,7 +5,7 @@ Puts floors, members and the ensemble on the same held-out pairs. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from litee.predict.fit import FitResult
 from litee.predict.judge import Judge
+from litee.predict.runner import MemberOutput
 from litee.records import Dropped, Folds, Score, VotedPair, VoteSet
 from litee.score.evaluation import evaluate
 from litee.score.figures import Plot, whiskers
@@ -31,6 +32,9 @@ ENSEMBLE = "ensemble"
 STATISTICS = "statistics"
 
 _FLOORS = (*FLOOR_NAMES, STATISTICS)
+
+#: Share of pairs that may be cut to the token budget without a caution.
+MANY_CUT = 0.05
 
 #: How pairs were held out, by `fold_by`.
 _SPLITS = {
@@ -197,7 +201,19 @@ def evaluate_judge(
     )
     familiar = judge.file.familiar
     said = familiar.cautions(familiar.count(pairs, {}), len(pairs))
-    return replace(evaluation, cautions=(*evaluation.cautions, *said))
+    cut = _cut_caution(outputs.values(), len(pairs))
+    return replace(evaluation, cautions=(*evaluation.cautions, *said, *cut))
+
+
+def _cut_caution(outputs: Iterable[MemberOutput], count: int) -> tuple[str, ...]:
+    """How many pairs were cut for a member, if that is more than a few."""
+    cut = np.any([output.cut[::2].any(axis=1) for output in outputs], axis=0)
+    if cut.mean() <= MANY_CUT:
+        return ()
+    return (
+        f"{int(cut.sum()):,} of {count:,} pairs were cut to the judge's token budget: it did not "
+        "read all of their texts.",
+    )
 
 
 def judge_report(
