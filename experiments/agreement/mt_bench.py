@@ -1,13 +1,13 @@
 """GPT-4, a fitted judge, its reward, length and a local language model against MT-Bench's votes.
 
-    python experiments/agreement/mt_bench.py --data ../shared/data --judge runs/mt_bench_transfer
+    python experiments/agreement/mt_bench.py --data ../shared/data --llm-pairs 60
 
 Needs `votes/mt_bench_human.jsonl.gz` and `judge_verdicts/mt_bench_gpt4_pair.jsonl.gz` in DATA, and
-a judge folder (`litee study experiments/mt_bench_transfer.yaml` makes one). Every step leaves a
-file in WORK and is left out when the file is there, so a stopped run goes on; verdicts of the
-language model are kept one by one. Writes results/agreement_mt_bench.json. `--pairs N` tries the
-first N pairs and writes no results file. `--llm-pairs N` asks the language model about N pairs
-drawn at random; the others then have no score from it.
+the judge of `litee study experiments/mt_bench_transfer_larger.yaml`, or another one as --judge.
+Every step leaves a file in WORK and is left out when it is there, so a stopped run goes on; a
+language model's verdicts are kept one by one. Writes results/agreement_mt_bench.json. `--pairs N`
+tries the first N pairs and writes no results file. `--llm-pairs N` asks the language model about N
+pairs drawn at random; the others then have no score from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 TEXT = "length,words,distinct_1,distinct_2,repetition"
 #: The local language model: half of the default text, as it runs on a CPU.
-LLM_SETTINGS = "model: smollm2-135m-instruct\nmax_text_tokens: 256\ndtype: bfloat16\n"
+LLM_SETTINGS = "model: smollm2-135m-instruct\nmax_text_tokens: 256\ndtype: auto\n"
 METRICS = f"gpt4,judge,judge.reward,llm,llm.verdict,{TEXT}"
 NOTES = (
     "GPT-4's verdicts are those published with the votes (pair judge, both orders; inconsistent "
@@ -83,7 +83,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """Parsed options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--judge", type=Path, default=Path("runs/mt_bench_transfer"))
+    parser.add_argument("--judge", type=Path, default=Path("runs/mt_bench_transfer_larger"))
     parser.add_argument("--work", type=Path, default=Path("runs/agreement_mt_bench"))
     parser.add_argument("--llm-config", type=Path, help="Settings of another language model.")
     parser.add_argument("--pairs", type=int, default=0)

@@ -16,7 +16,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
         "chrf.decisive_accuracy": "chrF",
         "rouge1.decisive_accuracy": "ROUGE-1",
         "length.decisive_accuracy": "length",
-        "people.decisive_accuracy": "one rater",
+        "people.decisive_accuracy": "one rater, against the two others",
     },
     "agreement_hanna": {
         "BERTScore Recall.spearman_item": "Spearman with the mean rating: BERTScore recall",
@@ -26,7 +26,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     },
     "agreement_mt_bench": {
         "gpt4.pairwise_accuracy": "three-way: GPT-4",
-        "judge.pairwise_accuracy": "our judge of 2026-11-22",
+        "judge.pairwise_accuracy": "our judge",
         "llm.pairwise_accuracy": "SmolLM2-135M",
         "length.pairwise_accuracy": "length",
         "people.pairwise_accuracy": "two people",
