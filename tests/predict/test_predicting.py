@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny_judge import PAIRS, write_judge
 
-from litee.errors import ResourceError
+from litee.errors import ConfigError, ResourceError
 from litee.finetune import rates
 from litee.finetune.deadline import Deadline
 from litee.predict import predicting
@@ -71,6 +71,15 @@ def test_what_is_written_is_what_the_judge_says(judge, source, tmp_path, chunks_
     said = [LAYOUT.line(p) for k in range(0, 25, 4) for p in judge.predict(MANY[k : k + 4])]
     assert lines == ["id,p_a", *said]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "pairs.jsonl"]
+
+
+def test_two_processes_do_not_write_one_file(judge, source, tmp_path):
+    out = tmp_path / "p.csv"
+    other = predicting.PartFile(out, header="", made_of={})
+    with other.held(), pytest.raises(ConfigError, match="another process is writing") as error:
+        run(judge, source, out)
+    assert error.value.place == str(out) and not out.exists()
+    assert run(judge, source, out).done == 25  # the other one has let go
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 3, 6])

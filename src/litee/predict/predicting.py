@@ -7,16 +7,18 @@ stopped. Knows nothing of the layout of a line.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from litee.errors import ResourceError
+from litee.errors import ConfigError, ResourceError
 from litee.finetune.deadline import Deadline
 from litee.finetune.heap import give_back_memory
 from litee.finetune.rates import PeakMemory, resident_bytes
@@ -104,6 +106,30 @@ class PartFile:
         self.file = out.with_name(out.name + ".part")
         self.note = out.with_name(out.name + ".part.json")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing to the same part file, in which lines would mix.
+
+        Raises:
+            ConfigError: another process holds it.
+            ResourceError: the file cannot be written.
+        """
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            handle = self.file.open("a", encoding="utf-8")
+        except OSError as error:
+            raise write_error(error, self.file) from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    "another process is writing these predictions",
+                    place=str(self.out),
+                    fix="wait until it is done, or name another --out",
+                ) from error
+            yield
+
     def found(self) -> Progress | None:
         """What a stopped run of the same inputs has done; None when there is none to go on from."""
         try:
@@ -183,12 +209,28 @@ def predict_file(
         The pairs in the output, and how many of them were cut to the token budget.
 
     Raises:
+        ConfigError: another process is writing to `out`.
         ResourceError: the time was up before the last pair, or the memory is too small; what was
             done stays beside `out`.
     """
     deadline = Deadline(limits.seconds)
     made_of = {"pairs": sha256_file(source), "judge": sha256_file(judge.folder / "judge.json")}
     part = PartFile(out, header=layout.header, made_of=made_of | {"suffix": out.suffix})
+    with part.held():
+        return _go_on(judge, pairs, part, deadline, count=count, line=layout.line, limits=limits)
+
+
+def _go_on(
+    judge: Judge,
+    pairs: Callable[[], Iterable[Pair]],
+    part: PartFile,
+    deadline: Deadline,
+    *,
+    count: int,
+    line: Callable[[Prediction], str],
+    limits: Limits,
+) -> Progress:
+    """Predict the pairs that the part file lacks, and finish it."""
     now = part.found()
     if now is None:
         chunk = choose_chunk(judge, list(islice(pairs(), TRIAL_PAIRS)), limits)
@@ -210,7 +252,7 @@ def predict_file(
             cut = now.cut + sum(sum(p.tokens_cut) > 0 for p in found)
             unlike = judge.file.familiar.count(some, now.unlike)
             now = Progress(chunk=now.chunk, done=now.done + len(some), cut=cut, unlike=unlike)
-            part.add((layout.line(p) for p in found), now)
+            part.add((line(p) for p in found), now)
             slowest = max(slowest, time.monotonic() - started)
             advance(len(some))
             if time.monotonic() - given_back > GIVE_BACK_SECONDS:
