@@ -355,3 +355,14 @@ def test_reliability_and_derived_pairs_of_the_travel_answers():
     first, second = within_prompt_pairs(rated.prompts)
     assert len(first) == 27_307
     assert int((rated.mean[first] == rated.mean[second]).sum()) == 13_303
+
+
+def test_a_metric_that_hardly_ever_decides_is_pointed_out():
+    rated = rated_answers()
+    rare = np.zeros(len(rated.prompts))
+    rare[3] = 1.0
+    study = agree_with_ratings(
+        replace(rated, metrics=(*rated.metrics, Metric("rare", rare))), seed=0, resamples=50
+    )
+    (said,) = [c for c in cautions(study) if "rests on the few others" in c]
+    assert said.startswith("rare calls a tie in 98.3 % of the pairs")  # 2 of 120 within prompts

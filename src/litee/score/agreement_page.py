@@ -23,6 +23,9 @@ from litee.score.table import percent_cell, score_cell
 
 Columns = tuple[tuple[str, str, bool], ...]
 
+#: A metric that ties more often than this says little where it decides.
+MOSTLY_TIES = 0.9
+
 #: The main table: figure, heading, whether it is a share.
 MAIN: Columns = (
     ("decisive_accuracy", "Decisive, %", True),
@@ -262,6 +265,12 @@ def cautions(study: AgreementStudy) -> tuple[str, ...]:
         if m.unscored and m.scored < 0.95 * rows:
             share = 100 * m.scored / rows
             found.append(f"{m.name} has scored only {share:.0f} % of the rows.")
+        tied = m.scores["tie_rate"].value if "tie_rate" in m.scores else None
+        if tied is not None and MOSTLY_TIES < tied < 1:
+            found.append(
+                f"{m.name} calls a tie in {100 * tied:.1f} % of the pairs: its agreement where "
+                "both decide rests on the few others."
+            )
     return tuple(found)
 
 
