@@ -73,10 +73,12 @@ def test_unusable_conversations_are_counted(write):
         {"messages": chat("q")},
         {"messages": chat("q", "  ")},
         {"messages": 3},
-        {"id": "votes:1", "messages": chat("r", "x")},
+        {"id": "mine", "messages": chat("r", "x")},
+        {"id": "mine", "messages": chat("s", "x")},
+        {"id": "votes:1", "messages": chat("t", "x")},
     ]
     found, reading = read(write(rows))
-    assert [d.id for d in found] == ["votes:1"]
+    assert [d.id for d in found] == ["votes:1", "mine", "votes:1+2"]
     assert reading.removed.counts == {
         DUPLICATE: 1,
         NO_USER_TURN: 1,
@@ -461,3 +463,16 @@ def test_n_above_what_is_there_keeps_all(write):
     items, reading = read(path, n=10)
     assert [item.id for item in items] == ["0", "1", "2"]
     assert not reading.removed.counts
+
+
+def test_parts_of_one_file_lose_no_row(tmp_path):
+    files = []
+    for part in ("train.00000.jsonl", "train.00001.jsonl", "more/train.jsonl"):
+        file = tmp_path / part
+        file.parent.mkdir(exist_ok=True)
+        rows = [{"messages": chat(f"{part} {k}", "x")} for k in range(3)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files.append(file)
+    reading = Reading(DemonstrationSettings())
+    found = list(read_demonstrations(files, reading))
+    assert len({d.id for d in found}) == 9 and not reading.removed.counts

@@ -122,6 +122,18 @@ def test_trl_reads_what_we_write_as_its_own_format(tmp_path):
     assert choose_layout(open_table(path).columns).name == "trl"
 
 
+def test_arena_reads_what_we_write_as_its_own_format(tmp_path):
+    path = tmp_path / "arena.csv"
+    written = write_votes(VOTES, path, to="arena")
+    assert (written.rows, written.ties, written.merged) == (len(VOTES), 2, 1)
+    found = load_votes([path]).votes
+    assert [v.winner.class_index for v in found] == [v.winner.class_index for v in VOTES]
+    for one, other in zip(found, VOTES, strict=True):
+        assert one.pair.prompt == other.pair.prompt
+        assert one.pair.response_b == other.pair.response_b
+        assert (one.id, one.pair.model_a) == (other.id, other.pair.model_a)
+
+
 def test_evalica_counts_what_it_cannot_hold(tmp_path):
     nameless = Vote("n", Pair("2", ("q",), ("x",), ("y",)), Outcome.A)
     path = tmp_path / "e.csv"

@@ -192,3 +192,11 @@ def test_nothing_is_lost_between_rows_and_shares(write, row, ballots):
     for item in voted:
         mine = [w.class_index for k, w in ballots if f"prompt {k}" == item.pair.prompt[0]]
         assert item.shares == pytest.approx([mine.count(c) / len(mine) for c in range(3)])
+
+
+def test_votes_of_nobody_in_particular_on_a_named_pair_all_count(write, row):
+    rows = [row(id=..., annotator=..., pair_id="p", winner=w) for w in ("a", "a", "a", "b")]
+    found = load_votes([write(rows)])
+    assert len(found.votes) == 4 and not found.dropped.counts
+    (voted,) = gather(found.votes)
+    assert voted.shares == (0.75, 0.25, 0.0)

@@ -230,6 +230,19 @@ def test_repeats_are_kept_through_an_interruption_and_renewed_by_new_settings(
     assert calls == [0.8, 0.8, 0.9, 0.8]
 
 
+def test_slow_steps_belong_to_files_in_their_order_and_roles(tmp_path):
+    """Rows are numbered over the files, and what leaks depends on which of them are held out."""
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    inputs = {str(a): "1", str(b): "2"}
+    keys = []
+    for read, held in (([a, b], []), ([b, a], []), ([a], [b]), ([b], [a])):
+        sources = curating.Sources(demonstrations=tuple(read), against=tuple(held))
+        out = tmp_path / "o.jsonl"
+        folder = curating._work_folder(out, sources, CurateSettings(n=1), inputs)
+        keys.append((folder / "key").read_text())
+    assert len(set(keys)) == 4
+
+
 def test_the_command_prints_tables_and_json(demos, tmp_path, capsys):
     from typer.testing import CliRunner
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import sqlite3
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -13,10 +16,13 @@ from litee.collect.export import write_votes
 from litee.collect.votes import load_pairs, load_votes
 from litee.errors import ConfigError, InputError, ResourceError
 from litee.records import Outcome, Pair
-from litee.serve import tables, votes_store
+from litee.serve import tables, transfer, votes_store
+from litee.serve.answers_in import make_checks
 from litee.serve.ballots import ActIn, letters
 from litee.serve.campaign import Campaign
+from litee.serve.snapshot import take_snapshot
 from litee.serve.vote_settings import VoteSettings
+from litee.serve.voters import voter_rows
 
 
 def test_a_vote_is_stored_by_letter_whatever_the_sides(campaign, act, tmp_path):
@@ -219,6 +225,134 @@ def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, 
             c.act_now(ana.number, [sent])
     assert c.desk.ballots[sheet.ballot].act is None
     assert c.act_now(ana.number, [sent]).acks[0].status == "saved"
+
+
+def test_a_database_that_was_away_is_found_again(campaign, act, monkeypatch):
+    """Neither the vote nor the fresh look at the database gets through; then both do."""
+    c = campaign()
+    ana = c.person("Ana")
+    sheet = c.act_now(ana.number).sheets[0]
+    sent = ActIn(ballot=sheet.ballot, revision=1, choice="left")
+
+    def gone(*_: object) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, sqlite3.OperationalError("no connection"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(c._committer, "_flush", gone)
+        patch.setattr(c._committer, "_on_failure", gone)
+        for _ in range(2):
+            with pytest.raises(ResourceError, match="no connection"):
+                c.act_now(ana.number, [sent])
+    assert c.act_now(ana.number, [sent]).acks[0].status == "saved"
+    assert c.desk.ballots[sheet.ballot].winner in (Outcome.A, Outcome.B)
+
+
+def test_work_that_nobody_waits_for_any_more_stops_nothing(campaign):
+    c = campaign()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: sa.Connection) -> None:
+        entered.set()
+        go_on.wait(10)
+
+    first = c._committer._put(slow)
+    entered.wait(10)
+    second = c._committer._put(lambda _: None)
+    assert not first.cancel() and second.cancel()  # what runs cannot be taken back
+    go_on.set()
+    assert first.result(10) is None
+    assert c.person("Ana").name == "Ana"  # the thread lives
+
+
+def test_pairs_of_somebody_excluded_are_asked_again(campaign, act):
+    c = campaign(5, people_per_pair=1)
+    bad, good = c.person("bad"), c.person("good")
+    for _ in range(5):
+        act(c, bad, "left")
+    assert c.act_now(good.number).sheets == ()
+    c.change_person(bad.number, excluded=True)
+    for _ in range(5):
+        act(c, good, "left")
+    assert sum(b.person == good.number for b in c.desk.ballots.values()) == 5
+    c.change_person(bad.number, excluded=False)
+    third = c.person("third")
+    assert c.act_now(third.number).sheets == ()
+
+
+def test_more_pairs_make_other_checks(campaign, pairs):
+    few, many = pairs(60), pairs(75)
+    c = campaign(0)
+    c.add_pairs(few, checks=make_checks(few, share=0.1, seed=0))
+    assert c.add_pairs(many, checks=make_checks(many, share=0.1, seed=0)) == 15
+
+
+def test_undo_takes_back_what_a_person_did_last_here(campaign, act, tmp_path):
+    c = campaign()
+    ana = c.person("Ana")
+    _, _, one = act(c, ana, "left")
+    _, _, two = act(c, ana, "left")
+    assert c.desk.last_act(ana.number).id == two.ballot
+    act_again = ActIn(ballot=two.ballot, revision=2, act="undo")
+    c.act_now(ana.number, [act_again])
+    assert c.desk.last_act(ana.number).id == one.ballot
+    c.act_now(ana.number, [ActIn(ballot=two.ballot, revision=3, choice="right")])
+    row = {"id": "v", "prompt": "q", "response_a": "x", "response_b": "y", "winner": "a"}
+    file = json.dumps(row | {"annotator": "Ana"}).encode()
+    assert transfer.import_file(c, "old.jsonl", file).votes == 1
+    assert c.desk.last_act(ana.number).id == two.ballot
+    reopened = campaign(where=str(tmp_path / "votes.db"))
+    assert reopened.desk.last_act(ana.number).id == two.ballot
+
+
+def test_imported_votes_were_on_no_side(campaign):
+    c = campaign()
+    rows = [
+        {"prompt": f"q{k}", "response_a": "x", "response_b": "y", "winner": "a", "annotator": "Bo"}
+        for k in range(20)
+    ]
+    file = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    assert transfer.import_file(c, "old.jsonl", file).votes == 20
+    (row,) = [r for r in voter_rows(take_snapshot(c.reader)) if r.name == "Bo"]
+    assert (row.votes, row.left, row.right, row.flags) == (20, 0, 0, ())
+
+
+def test_votes_of_nobody_in_particular_are_all_imported(campaign):
+    c = campaign(0)
+    rows = [
+        {"pair_id": p, "prompt": p, "response_a": "x", "response_b": "y", "winner": w}
+        for p in ("p", "q")
+        for w in "aab"
+    ]
+    file = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    found = transfer.import_file(c, "old.jsonl", file)
+    assert (found.pairs, found.votes, found.known) == (2, 6, 0)
+    assert transfer.import_file(c, "old.jsonl", file).known == 6
+    names = {"An unusually long name of a person who votes in many languages, " + k for k in "ab"}
+    named = "".join(json.dumps(rows[0] | {"annotator": name}) + "\n" for name in names).encode()
+    assert transfer.import_file(c, "named.jsonl", named).votes == 2
+
+
+def test_a_packed_upload_may_have_several_parts_and_no_torn_one(campaign):
+    c = campaign(0)
+    parts = [
+        gzip.compress(
+            json.dumps({"prompt": k, "response_a": "x", "response_b": "y"}).encode() + b"\n"
+        )
+        for k in "abc"
+    ]
+    assert transfer.import_file(c, "pairs.jsonl.gz", b"".join(parts)).pairs == 3
+    with pytest.raises(InputError, match="ends too early"):
+        transfer.import_file(c, "pairs.jsonl.gz", parts[0] + parts[1][:-9])
+
+
+def test_every_download_that_is_offered_works(campaign, act):
+    c = campaign()
+    person = c.person("Ana")
+    for _ in range(4):
+        act(c, person, "left")
+    for form in transfer.FORMATS:
+        name, data = transfer.export(c, form.name)
+        assert name == form.file and data
 
 
 def test_a_newer_or_a_foreign_database_is_refused(tmp_path):

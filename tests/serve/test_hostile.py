@@ -178,9 +178,11 @@ def test_importing_twice_adds_once(target, tmp_path, act):
     first = transfer.import_file(c, name, row)
     assert (first.pairs, first.votes) == (1, 1)
     again = transfer.import_file(c, name, row + row.replace(b"v9", b"v10"))
-    assert (again.pairs, again.votes, again.known) == (0, 0, 2)
+    assert (again.pairs, again.votes, again.known) == (0, 1, 1)  # v10 is somebody else's
+    third = transfer.import_file(c, name, row.replace(b"v9", b"v11"))
+    assert (third.votes, third.known) == (1, 0)
     own = transfer.import_file(c, "votes.jsonl", data)
     assert (own.pairs, own.votes, own.known) == (0, 0, 1)
     after = load_votes([tmp_path / "votes.db"]).votes
     assert [v.id for v in before] == [v.id for v in after][: len(before)]
-    assert len(after) == len(before) + 1
+    assert len(after) == len(before) + 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from litee.collect.cells import DUPLICATE
@@ -105,12 +106,15 @@ def _unique(items: Iterable[Demonstration], reading: Reading) -> Iterator[Demons
         if content in contents:
             reading.removed.add(DUPLICATE, item.id)
             continue
-        if item.id in ids:
+        if item.id in ids and item.id not in reading.made_ids:
             reading.removed.add(SAME_ID, item.id)
             continue
+        number, name = 2, item.id
+        while name in ids:  # files of one name in several folders, or parts of one file
+            name, number = f"{item.id}+{number}", number + 1
         contents.add(content)
-        ids.add(item.id)
-        yield item
+        ids.add(name)
+        yield item if name == item.id else replace(item, id=name)
 
 
 def _drawn(items: Iterable[Demonstration], count: int, reading: Reading) -> list[Demonstration]:

@@ -1,4 +1,4 @@
-"""Votes to files: canonical (JSONL, CSV, TSV, parquet), TRL and evalica.
+"""Votes to files: canonical (JSONL, CSV, TSV, parquet), TRL, Arena and evalica.
 
 Canonical files keep everything a `Vote` holds: reading them back gives the same votes. Knows
 nothing of folds and models.
@@ -25,7 +25,7 @@ from litee.records import Outcome, Vote
 from litee.rundir import Json, atomic_path
 
 #: What `--to` may be.
-TARGETS: tuple[str, ...] = ("canonical", "trl", "evalica")
+TARGETS: tuple[str, ...] = ("canonical", "trl", "arena", "evalica")
 #: What may become of ties in a format without ties.
 TIES: tuple[str, ...] = ("drop", "both")
 
@@ -105,6 +105,9 @@ def write_votes(
         merged = sum(vote.winner is Outcome.BOTH_BAD for vote in named)
         ties_written = sum(vote.winner.class_index == 2 for vote in named)
         return Exported(rows, tied, ties_written, len(votes) - len(named), merged)
+    if to == "arena":
+        merged = sum(vote.winner is Outcome.BOTH_BAD for vote in votes)
+        return Exported(_write(path, kind, map(_arena_record, votes)), tied, tied, 0, merged)
     return Exported(_write(path, kind, map(_canonical_record, votes)), tied, tied)
 
 
@@ -161,6 +164,24 @@ def _messages(prompt: Sequence[str], answers: Sequence[str]) -> list[Json]:
         for turns in zip(prompt, answers, strict=True)
         for role, text in zip(("user", "assistant"), turns, strict=True)
     ]
+
+
+def _arena_record(vote: Vote) -> Record:
+    """A row of `lmsys/lmsys-arena-human-preference-55k`; its cells hold lists of turns as JSON."""
+    pair = vote.pair
+    turns: Record = {
+        name: json.dumps(list(texts), ensure_ascii=False)
+        for name, texts in (
+            ("prompt", pair.prompt),
+            ("response_a", pair.response_a),
+            ("response_b", pair.response_b),
+        )
+    }
+    won = {
+        f"winner_{name}": int(vote.winner.class_index == k)
+        for k, name in enumerate(("model_a", "model_b", "tie"))
+    }
+    return {"id": vote.id, "model_a": pair.model_a, "model_b": pair.model_b, **turns, **won}
 
 
 def _evalica_record(vote: Vote) -> Record:

@@ -190,9 +190,10 @@ class Gathering:
         repeated = key in self._rows
         self._rows.add(key)
         if not draft.id:
-            if repeated and (draft.pair_id or _voter_known(draft)):
-                return None
             single = len(draft.ballots) == 1
+            listed = draft.pair_id and not single  # a row that holds all votes on its pair
+            if repeated and (listed or _voter_known(draft)):
+                return None
             name = draft.pair_id if draft.pair_id and not single else f"{stem}:{row.number}"
             return self._free_id(name)
         known = self._check_id(self._row_ids, row, draft.id, content)

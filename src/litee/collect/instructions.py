@@ -144,8 +144,12 @@ def build(
         reading.noticed.add(CUT_USER, place)
     scores = cells.get("scores")
     named = {str(k): _number(v) for k, v in scores.items()} if isinstance(scores, Mapping) else {}
+    name = _name(cells.get("id", cells.get("conversation_id")))
+    if not name:
+        name = _generated(place)
+        reading.made_ids.add(name)
     return Demonstration(
-        _name(cells.get("id", cells.get("conversation_id"))) or _generated(place),
+        name,
         tuple(kept),
         source=_name(cells.get("source")) or _generated(place).partition(":")[0],
         license=_name(cells.get("license")),

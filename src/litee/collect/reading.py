@@ -32,6 +32,7 @@ class Reading:
         noticed: demonstrations that were changed while reading, by reason.
         lost: records that could not be read, by reason.
         random: draws of this run.
+        made_ids: ids that were made from a file's name and row, because there was none.
     """
 
     def __init__(self, settings: DemonstrationSettings) -> None:
@@ -41,6 +42,7 @@ class Reading:
         self.noticed = Tally()
         self.lost = Tally()
         self.random = np.random.default_rng(settings.seed)
+        self.made_ids: set[str] = set()
 
     def salvaged(self, items: Iterable[T]) -> Iterator[T]:
         """The items up to a damaged place, which ends them when `salvage` is set.

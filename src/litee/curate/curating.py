@@ -201,7 +201,8 @@ def _work_folder(
     """
     work = out.with_name(f"{out.name}.work")
     made_with: list[Json] = [settings.near, settings.seed, settings.embedding, settings.embed]
-    key = sha256_json([*made_with, sources.format, sources.salvage, inputs])
+    roles = [[str(path) for path in part] for part in (sources.demonstrations, sources.against)]
+    key = sha256_json([*made_with, sources.format, sources.salvage, inputs, *roles])
     mark = work / "key"
     if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
         shutil.rmtree(work, ignore_errors=True)

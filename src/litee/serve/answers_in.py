@@ -136,6 +136,7 @@ def make_checks(pairs: Sequence[Pair], *, share: float, seed: int) -> list[tuple
         right, other = one_each[order[k]], one_each[order[k + 1]]
         if right.response_a[0].strip() == other.response_a[0].strip():
             continue
-        pair = Pair(f"check:{right.id}", right.prompt, right.response_a, other.response_a)
+        name = f"check:{right.id}:{other.id}"  # so that more pairs make other checks
+        pair = Pair(name, right.prompt, right.response_a, other.response_a)
         found.append((pair, Outcome.A))
     return found

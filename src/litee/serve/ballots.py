@@ -24,6 +24,9 @@ Grade = Literal["fail", "pass", "excellent"]
 GRADES: tuple[Grade, ...] = ("fail", "pass", "excellent")
 
 MAX_COMMENT = 2000
+#: How the id of a vote begins that was cast elsewhere, and the bytes of its digest.
+IMPORTED = "i"
+DIGEST_BYTES = 10
 #: Longest time a person is credited with for one vote, in seconds: longer means they were away.
 LONGEST = 600.0
 
@@ -95,6 +98,15 @@ class Ballot:
     winner: Outcome | None = None
     acted: float = 0.0
     seconds: float | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was cast elsewhere and read from a file: nobody saw it here, on no side.
+
+        >>> Ballot("i" + 20 * "0", 0, 0, 0, "vote", False, 0.0).imported
+        True
+        """
+        return self.id.startswith(IMPORTED) and len(self.id) == 1 + 2 * DIGEST_BYTES
 
 
 class _In(BaseModel):

@@ -173,6 +173,8 @@ class Campaign:
             details["link renewed"] = new_link
             store.audit(connection, "owner", "person changed", details)
             self.desk.add_person(person)
+            if person.excluded != old.excluded:  # whose votes fill a pair is counted anew
+                self.desk = self._read(connection)
             return person
 
         return self._committer.run(work)

@@ -35,8 +35,6 @@ class _Job(Generic[T]):
 
     def settle(self, failure: Exception | None = None) -> None:
         error = failure or self.error
-        if self.future.cancelled():
-            return
         if error is not None:
             self.future.set_exception(error)
         else:
@@ -49,7 +47,8 @@ class Committer:
     Args:
         engine: of the database.
         on_failure: called in the writing thread after a commit failed, before its works hear of it:
-            nothing of the batch was stored.
+            nothing of the batch was stored. When it fails too, it is called again before the next
+            batch, which fails as long as it does: a database that was away for a while is found.
         flush: called before a commit, and before a work that is not light: writes what light works
             left to be written together.
     """
@@ -66,6 +65,7 @@ class Committer:
         self._queue: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="litee-commits", daemon=True)
         self._closed = False
+        self._stale = False  # a failure that `on_failure` could not follow yet
         self._thread.start()
 
     async def do(self, work: Work[T], *, light: bool = False) -> T:
@@ -119,7 +119,12 @@ class Committer:
         return batch, False
 
     def _commit(self, batch: list[_Job[object]]) -> None:
+        # from here on nobody can cancel a job, so that all of them can be settled
+        batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
         try:
+            if self._stale:
+                self._on_failure()
+                self._stale = False
             with self._engine.begin() as connection:
                 for job in batch:
                     self._one(connection, job)
@@ -128,9 +133,11 @@ class Committer:
             failure = _explain(error)
             try:
                 self._on_failure()
-            finally:
-                for job in batch:
-                    job.settle(failure)
+                self._stale = False
+            except Exception:  # noqa: BLE001  whatever it was, this thread must go on
+                self._stale = True
+            for job in batch:
+                job.settle(failure)
             return
         for job in batch:
             job.settle()

@@ -119,7 +119,7 @@ class Desk:
             self._finish(ballot)
 
     def _counts(self, ballot: Ballot) -> bool:
-        return ballot.purpose == "vote"
+        return ballot.purpose == "vote" and not self.people[ballot.person].excluded
 
     def _wait(self, ballot: Ballot, *, first: bool = False) -> None:
         waiting = self.seats[ballot.person].waiting
@@ -162,8 +162,9 @@ class Desk:
 
     def last_act(self, person: int) -> Ballot | None:
         """The ballot a person acted on last, None before the first."""
-        done = self.seats[person].done
-        return self.ballots[done[-1]] if done else None
+        done = [self.ballots[name] for name in self.seats[person].done]
+        own = [ballot for ballot in done if not ballot.imported]
+        return max(own, key=lambda ballot: (ballot.acted, ballot.number), default=None)
 
     def next_ballot(self, person: int, now: float) -> Ballot | None:
         """A new ballot for a person, not yet on the desk; None when there is nothing to ask.
@@ -223,7 +224,9 @@ class Desk:
             ready = [
                 self.ballots[name].pair
                 for name in seat.done[: max(0, len(seat.done) - GAP)]
-                if self.ballots[name].purpose == "vote" and self.ballots[name].act == "vote"
+                if self.ballots[name].purpose == "vote"
+                and self.ballots[name].act == "vote"
+                and not self.ballots[name].imported
             ]
             ready = [pair for pair in ready if pair not in seat.repeated]
             if ready:
@@ -265,7 +268,7 @@ class Desk:
             wins = np.zeros((s, s))
             for ballot in self.ballots.values():
                 a, b = self._pairs[ballot.pair]
-                if min(a, b) < 0 or a == b or ballot.purpose != "vote" or ballot.act == "skip":
+                if min(a, b) < 0 or a == b or not self._counts(ballot) or ballot.act == "skip":
                     continue
                 share = {Outcome.A: 1.0, Outcome.B: 0.0}.get(ballot.winner or Outcome.TIE, 0.5)
                 wins[a, b] += share

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import chain, count
 from pathlib import Path
 
 from litee.collect.export import write_votes
@@ -20,7 +22,8 @@ from litee.collect.votes import load_pairs, load_votes
 from litee.errors import InputError
 from litee.records import Pair, Vote
 from litee.rundir import scratch_dir
-from litee.serve.campaign import Campaign
+from litee.serve.ballots import DIGEST_BYTES, IMPORTED
+from litee.serve.campaign import MAX_NAME, Campaign
 from litee.serve.snapshot import Snapshot, take_snapshot
 
 #: Most that a gzipped upload may grow by; text packs to a fifth or a tenth.
@@ -50,8 +53,6 @@ FORMATS: tuple[Format, ...] = (
     Format("csv", "CSV for a spreadsheet", "votes.csv", "canonical"),
     Format("trl", "TRL (chosen, rejected; ties left out)", "trl.jsonl", "trl"),
     Format("arena", "Arena (Chatbot Arena's columns)", "arena.jsonl", "arena"),
-    Format("argilla", "Argilla records", "argilla.json", "argilla"),
-    Format("label-studio", "Label Studio tasks", "label-studio.json", "label-studio"),
     Format("evalica", "Evalica (names and winners only)", "evalica.csv", "evalica"),
     Format("record", "Full record: every act, repeat and check", "record.jsonl", ""),
 )
@@ -150,14 +151,19 @@ def _unpacked(data: bytes) -> bytes:
     """
     if not data.startswith(b"\x1f\x8b"):
         return data
-    unpacker = zlib.decompressobj(31)
-    try:
-        found = unpacker.decompress(data, len(data) * MOST + 1)
-    except zlib.error as error:
-        raise InputError(f"broken gzip data: {error}", fix="pack the file again") from error
-    if len(found) > len(data) * MOST:
-        fix = "unpack the file and send it as it is"
-        raise InputError(f"unpacked, the file is over {MOST} times as large", fix=fix)
+    found, rest = b"", data
+    while rest.startswith(b"\x1f\x8b"):  # files that were joined have one member each
+        unpacker = zlib.decompressobj(31)
+        try:
+            found += unpacker.decompress(rest, len(data) * MOST + 1 - len(found))
+        except zlib.error as error:
+            raise InputError(f"broken gzip data: {error}", fix="pack the file again") from error
+        if len(found) > len(data) * MOST:
+            fix = "unpack the file and send it as it is"
+            raise InputError(f"unpacked, the file is over {MOST} times as large", fix=fix)
+        if not unpacker.eof:
+            raise InputError("broken gzip data: it ends too early", fix="send the file again")
+        rest = unpacker.unused_data
     return found
 
 
@@ -173,13 +179,42 @@ def _import(campaign: Campaign, path: Path) -> Imported:
 
 
 def _import_votes(campaign: Campaign, votes: Sequence[Vote], pairs: int) -> Imported:
-    names = {vote.annotator or "imported" for vote in votes}
-    people = {name: campaign.person(name[:60]) for name in sorted(names)}
-    rows = [(people[vote.annotator or "imported"], vote, "i" + _digest(vote)) for vote in votes]
+    names = _voters(campaign, votes)
+    people = {name: campaign.person(name) for name in sorted(set(names))}
+    rows = [
+        (people[name], vote, IMPORTED + _digest(vote))
+        for name, vote in zip(names, votes, strict=True)
+    ]
     new = campaign.import_votes(rows)
     return Imported(pairs, new, len(votes) - new)
 
 
+def _voters(campaign: Campaign, votes: Sequence[Vote]) -> list[str]:
+    """Who cast each vote; one without a name is that of the first `imported n` who has not voted.
+
+    A person votes once on a pair, so votes of nobody in particular need somebody each.
+    """
+    desk = campaign.desk
+    voted: dict[str, set[str]] = defaultdict(set)
+    for ballot in desk.ballots.values():
+        voted[desk.questions[ballot.pair].pair.id].add(desk.people[ballot.person].name)
+    names = []
+    for vote in votes:
+        name = " ".join(vote.annotator.split())
+        if not name:
+            known = desk.ballots.get(IMPORTED + _digest(vote))
+            taken = voted[vote.pair.id]
+            several = (f"imported {number}" for number in count(2))
+            name = next(n for n in chain(["imported"], several) if n not in taken)
+            if known is not None:
+                name = desk.people[known.person].name
+            taken.add(name)
+        elif len(name) > MAX_NAME:  # cut so that two long names stay two
+            name = f"{name[: MAX_NAME - 9]} {blake2b(name.encode(), digest_size=4).hexdigest()}"
+        names.append(name)
+    return names
+
+
 def _digest(vote: Vote) -> str:
     text = json.dumps([vote.id, vote.pair.id, vote.annotator], ensure_ascii=False)
-    return blake2b(text.encode(), digest_size=10).hexdigest()
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()

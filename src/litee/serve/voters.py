@@ -122,7 +122,7 @@ def _class(ballot: Ballot) -> int:
 
 def _left(ballot: Ballot) -> bool | None:
     """Whether the left side won; None without a winner of the two."""
-    if ballot.winner not in (Outcome.A, Outcome.B):
+    if ballot.imported or ballot.winner not in (Outcome.A, Outcome.B):
         return None
     return (ballot.winner is Outcome.A) != ballot.swapped
 
