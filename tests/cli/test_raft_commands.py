@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from commands import litee, write_rows, write_yaml
 
+from litee.cli.index import _deep
+from litee.encode.retrieval import Hit, SearchSettings
+from litee.records import Chunk
+from litee.score.retrieval import Query
+
 NOUNS = "amber basin cedar delta ember fjord grove harbor island jungle kernel lagoon".split()  # noqa: SIM905
 
 
@@ -68,6 +73,19 @@ def test_evaluation_reads_queries_and_labels(index, knowledge, tmp_path):
     done = litee("index", "evaluate", index, labels, "--knowledge", knowledge)
     assert done.code == 0, done.err
     assert "1 queries" in done.out
+
+
+def test_a_long_document_does_not_hide_the_next_one():
+    """Fifty chunks of one document come before the gold one's only chunk."""
+    chunks = [Chunk(f"long#{k}", "long", "cedar", 0, 5) for k in range(50)]
+    chunks.append(Chunk("gold#0", "gold", "cedar", 0, 5))
+
+    class Search:
+        def search(self, _: str, settings: SearchSettings) -> list[Hit]:
+            return [Hit(c, k + 1, 1.0 / (k + 1)) for k, c in enumerate(chunks)][: settings.k]
+
+    found = _deep(Search(), Query("cedar", frozenset({"gold"}), "g"), "bm25")
+    assert found == ["long", "gold"]
 
 
 @pytest.mark.parametrize(

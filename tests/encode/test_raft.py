@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,27 @@ def test_hard_distractors_are_about_the_question(tmp_path, kind):
             nouns[d] == nouns[oracle] or d.split("/")[1] == oracle.split("/")[1] for d in others
         )
     assert (alike / total > 0.7) == (kind == "hard")
+
+
+def test_no_distractor_answers_though_it_is_not_among_the_oracles(tmp_path):
+    """Gold beyond `most_oracles`, and a chunk that overlaps with the oracle's."""
+    chunks = faqs()
+    items = items_of(chunks)
+    house = items[0].oracles[0].split("/")[1]
+    gold = [c.id for c in chunks if c.id.split("/")[1] == house]
+    twin = chunk(
+        f"hotel/{house}/faq/twin", "Before. " + quotes_in(items[0].reasoning)[0] + " After."
+    )
+    items = [replace(items[0], gold=tuple(gold)), *items[1:]]
+    settings = RaftSettings(distractor_kind="hard", distractors=3, oracle_share=0)
+    build_raft(items, [*chunks, twin], settings, tmp_path)
+    rows = {
+        row["id"]: row
+        for name in ("train", "test.k4")
+        for row in rows_of(tmp_path / f"{name}.jsonl")
+    }
+    shown = set(rows[items[0].id]["documents"]) - set(items[0].oracles)
+    assert shown and not shown & {*gold, twin.id}
 
 
 def test_rows_without_oracle_may_decline(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
 from litee.config import load_settings
@@ -186,6 +187,30 @@ def test_prompts_that_do_not_fit_are_counted(tiny):
         online.usable_prompts(given[2:], encoder, chat)
     with pytest.raises(InputError, match="a step takes 2"):
         online.split_prompts(kept, chosen)
+
+
+def test_a_line_break_that_is_an_added_token_is_no_special_one(tiny):
+    """As in Gemma 3, whose vocabulary has line breaks among the added tokens."""
+    chosen = settings(tiny("llama"))
+    chat = load_chat_model(chosen, adapt=False)
+    chat.tokenizer.add_tokens([AddedToken("\n", normalized=False), AddedToken("<b>")])
+    encoder = ChatEncoder(chat.tokenizer, 60)
+    given = [ask("a\nb"), ask("<b>c</b>"), ask("<|im_end|>")]
+    kept, dropped = online.usable_prompts(given, encoder, chat)
+    assert kept == given[:2]
+    assert dropped.counts == {"spells a special token": 1}
+
+
+def test_prompts_that_are_alike_are_held_out_together():
+    prompts = [ask(f"{word} {k}?") for k in range(16) for word in ("Where is", "where  IS")]
+    chosen = settings("x", samples=2, batch_size=4, dev_prompts=8)
+    held, rest = online.split_prompts(prompts, chosen)
+    assert len(held) == 8 and len(rest) == 24
+
+    def keys(part):
+        return {" ".join(m.text for m in one).lower().replace("  ", " ") for one in part}
+
+    assert not keys(held) & keys(rest)
 
 
 def test_settings_that_contradict_each_other():

@@ -77,11 +77,15 @@ def test_the_best_against_the_worst_sample():
         [["a", "b", "c"], ["a", "b", "c"], ["a", "a", "a"], ["", "b", "b"]],
         [[0.1, 0.9, -0.5], [0.1, 0.15, 0.12], [1, 2, 3], [1, 0, 0]],
         margin=0.1,
+        finished=[[True, False, True]] * 4,
     )
-    assert found.rows == (Preference(ask, "b", "c", 1.4),)
+    assert found.rows == (Preference(ask, "b", "c", 1.4, (False, True)),)
+    assert found.noticed.counts == {"the preferred answer was cut off": 1}
     assert found.dropped.total == 3
     with pytest.raises(InputError, match="differ by less than"):
-        preferences_from_samples([ask], [["a", "b"]], [[1.0, 1.0]], margin=0.0)
+        preferences_from_samples(
+            [ask], [["a", "b"]], [[1.0, 1.0]], margin=0.0, finished=[[True, True]]
+        )
 
 
 def test_ids_end_with_the_end_of_turn():
@@ -92,5 +96,8 @@ def test_ids_end_with_the_end_of_turn():
     (one,), dropped = encode_preferences(rows, encoder)
     end = tokenizer.eos_token_id
     assert one.chosen[-1] == one.rejected[-1] == end
+    cut = [Preference(ask, "good", "bad", 1.0, (False, True))]
+    (half,), _ = encode_preferences(cut, encoder)
+    assert half.chosen == tuple(encoder.encode_text("good")) and half.rejected[-1] == end
     assert len(one.rejected) == 1
     assert dropped.total == 1

@@ -40,9 +40,10 @@ def test_the_best_of_a_prompt_meets_its_worst(tmp_path):
         "the only answer to its prompt": 1,
     }
     (one,) = preferences_from_samples(
-        found.conversations, found.answers, found.rewards, margin=0.1
+        found.conversations, found.answers, found.rewards, margin=0.1, finished=found.finished
     ).rows
     assert (one.chosen, one.rejected, one.margin) == ("good", "bad", 3.0)
+    assert one.finished == (True, False)
 
 
 def test_rewards_come_from_the_file_or_from_a_reward(tmp_path):

@@ -94,7 +94,8 @@ def test_every_answer_gets_its_own_reward_in_one_call(texts):
     found = candidate_rewards(judge, sets)
     assert [list(row) for row in found] == [[float(len(t)) for t in s] for s in texts]
     assert judge.calls == 1
-    assert len(judge.pairs) == sum((len(s) + 1) // 2 for s in texts)
+    assert len(judge.pairs) == sum(map(len, texts))
+    assert all(p.response_a == p.response_b for p in judge.pairs)  # nothing shares its budget
 
 
 @pytest.mark.parametrize(("judge", "said"), [({"none": True}, "no reward"), ({"nan": True}, "not")])

@@ -122,7 +122,6 @@ def evaluate(
     """Measure recall, reciprocal rank and nDCG of every way to search, with intervals."""
     from rich.console import Console
 
-    from litee.encode.retrieval import SearchSettings
     from litee.progress import progress
     from litee.rundir import write_json
     from litee.score.retrieval import evaluate_rankings
@@ -138,14 +137,28 @@ def evaluate(
     rankings: dict[str, list[list[str]]] = {m: [] for m in methods}
     with progress("searching", len(asked) * len(methods), "queries") as advance:
         for method in methods:
-            settings = SearchSettings.model_validate({"method": method, "k": 20})
             for query in asked:
-                rankings[method].append(_ids(retriever.search(query.text, settings), query))
+                rankings[method].append(_deep(retriever, query, method))
                 advance(1)
     report = evaluate_rankings(asked, rankings, seed=seed)
     Console().print(_table(report))
     if out is not None:
         write_json(out, {m: {n: s.value for n, s in v.items()} for m, v in report.metrics.items()})
+
+
+def _deep(retriever: Retriever, query: Query, method: str) -> list[str]:
+    """At least `LARGEST` distinct ids, the best first, however many chunks a document has."""
+    from litee.encode.retrieval import SearchSettings
+    from litee.score.retrieval import LARGEST
+
+    k = 2 * LARGEST
+    while True:
+        given = {"method": method, "k": k, "candidates": max(100, k)}
+        hits = retriever.search(query.text, SearchSettings.model_validate(given))
+        found = _ids(hits, query)
+        if len(found) >= LARGEST or len(hits) < k:
+            return found
+        k *= 4
 
 
 def _ids(hits: list[Hit], query: Query) -> list[str]:

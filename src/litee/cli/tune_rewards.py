@@ -238,7 +238,7 @@ def _on_answers(
     rewards = found.rewards if judge is None else found.ranked_by(JudgeReward.load(judge))
     assert rewards is not None
     preferences = preferences_from_samples(
-        found.conversations, found.answers, rewards, settings.margin
+        found.conversations, found.answers, rewards, settings.margin, finished=found.finished
     )
     return tune_dpo(preferences, settings, out=out, inputs=hashes([file]), resume=resume)
 

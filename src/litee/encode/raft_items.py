@@ -29,6 +29,7 @@ class RaftItem:
         group: what a split keeps together: an entity or a document.
         dialogue: items of one dialogue share it; "" for none.
         query: what documents are looked up with, "" for the question.
+        gold: ids of all chunks that answer it, where more do than are `oracles`.
     """
 
     id: str
@@ -39,6 +40,7 @@ class RaftItem:
     group: str
     dialogue: str = ""
     query: str = ""
+    gold: tuple[str, ...] = ()
 
     @property
     def looked_up(self) -> str:
@@ -108,6 +110,7 @@ def human_items(
             group_of(chunks[next(iter(used))]),
             turn.dialogue,
             named_query([message.text for message in turn.messages], names),
+            gold=tuple(oracles),
         )
 
 

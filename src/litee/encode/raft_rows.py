@@ -14,6 +14,7 @@ from litee.collect.near import normalise
 from litee.encode.raft_format import completion_text, prompt_text, quotes_in
 from litee.encode.raft_items import RaftItem
 from litee.encode.raft_settings import RaftSettings
+from litee.encode.raft_split import holders
 from litee.encode.retrieval import Retriever, SearchSettings
 from litee.records import Chunk
 
@@ -144,16 +145,18 @@ class RowMaker:
     def _fresh(
         self, pool: Iterable[Chunk], count: int, taken: set[str], item: RaftItem
     ) -> list[Chunk]:
-        """The first `count` chunks that say neither an oracle's text nor the answer."""
+        """The first `count` chunks that say neither an oracle's text or quote nor the answer."""
         found: list[Chunk] = []
         answer = normalise(item.answer)
+        gold = {*item.oracles, *item.gold}
+        quotes = quotes_in(item.reasoning)
         for chunk in pool:
             if len(found) == count:
                 break
             said = normalise(chunk.text)
-            if chunk.id in item.oracles or any(said == t or t in said for t in taken):
+            if chunk.id in gold or any(said == t or t in said for t in taken):
                 continue
-            if answer and answer in said:
+            if (answer and answer in said) or list(holders([chunk.text], quotes)):
                 continue
             taken.add(said)
             found.append(chunk)

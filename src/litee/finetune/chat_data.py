@@ -107,9 +107,9 @@ class ChatEncoder(Template):
             ids += [*before, *self.encode_text(message.text)]
         return (*ids, *literals.before[-1])
 
-    def answer(self, text: str) -> tuple[int, ...]:
-        """Ids of an answer and of the end of its turn."""
-        return (*self.encode_text(text), *self.end_of_turn)
+    def answer(self, text: str, *, finished: bool = True) -> tuple[int, ...]:
+        """Ids of an answer and, unless it was cut off, of the end of its turn."""
+        return (*self.encode_text(text), *(self.end_of_turn if finished else ()))
 
     def encode(self, messages: Sequence[Message]) -> EncodedChat:
         """Ids and labels of a conversation that ends with the assistant.

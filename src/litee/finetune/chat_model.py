@@ -217,7 +217,9 @@ def _quantisation(settings: ChatSettings, device: str) -> BitsAndBytesConfig | N
 
 def _dtype(settings: ChatSettings, device: str) -> torch.dtype:
     if settings.dtype == "auto":
-        return torch.bfloat16 if device == "cuda" else torch.float32
+        # steps of full tuning are smaller than bfloat16 can tell; autocast gives its speed
+        small = device == "cuda" and settings.method != "full"
+        return torch.bfloat16 if small else torch.float32
     return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
 
 

@@ -144,6 +144,7 @@ def tune_dpo_on_samples(
         [one["answers"] for one in saved],
         [one["rewards"] for one in saved],
         settings.margin,
+        finished=[one["finished"] for one in saved],
     )
     return _tune(preferences, settings, run, inputs)
 

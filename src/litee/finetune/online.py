@@ -25,6 +25,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
+from litee.collect.near import normalise
 from litee.errors import ConfigError, InputError, ModelError
 from litee.finetune.chat_data import ChatEncoder
 from litee.finetune.chat_model import ChatModel, known_warnings, load_chat_model, lora_config
@@ -214,7 +215,7 @@ class _Task:
             settings.pattern,
             settings.pattern_reward,
         )
-        reward = GroupReward(self.reward, rules, settings, frozenset({chat.eot.id}))
+        reward = GroupReward(self.reward, rules, settings, _stops(chat))
         trainer = online_trainer(chat, training, reward, settings, self.algorithm, self.folder)
         watch = HeldOut(
             held,
@@ -262,6 +263,14 @@ class _Task:
         write_json(self.run.path / "tuning.json", record)
 
 
+def _stops(chat: ChatModel) -> frozenset[int]:
+    """Tokens at which TRL ends an answer: the end of turn, and what the model's settings name."""
+    config = getattr(chat.model, "generation_config", None)
+    named = None if config is None else config.eos_token_id
+    further = named if isinstance(named, list) else [] if named is None else [named]
+    return frozenset({chat.eot.id, *further})
+
+
 def usable_prompts(
     conversations: Sequence[tuple[Message, ...]], encoder: ChatEncoder, chat: ChatModel
 ) -> tuple[list[tuple[Message, ...]], Dropped]:
@@ -270,7 +279,8 @@ def usable_prompts(
     Raises:
         InputError: none is left.
     """
-    specials = {str(token) for token in chat.tokenizer.added_tokens_decoder.values()}
+    added = chat.tokenizer.added_tokens_decoder.values()
+    specials = {str(token) for token in added if token.special}  # a line break may be an added one
     kept: dict[tuple[Message, ...], None] = {}
     dropped: Counter[str] = Counter()
     for messages in conversations:
@@ -295,13 +305,20 @@ def split_prompts(
 ) -> tuple[list[tuple[Message, ...]], list[tuple[Message, ...]]]:
     """(held out, to train on), by the seed; at most half are held out.
 
+    Prompts that differ in capitals and white space alone stay on one side.
+
     Raises:
         InputError: a step needs more prompts than are left.
     """
-    order = np.random.default_rng(settings.seed).permutation(len(prompts))
+    keys = [tuple(normalise(m.text) for m in messages) for messages in prompts]
     count = min(settings.dev_prompts, len(prompts) // 2)
-    held = [prompts[k] for k in sorted(order[:count])]
-    rest = [prompts[k] for k in sorted(order[count:])]
+    chosen: set[tuple[str, ...]] = set()
+    for k in np.random.default_rng(settings.seed).permutation(len(prompts)).tolist():
+        if sum(key in chosen for key in keys) >= count:
+            break
+        chosen.add(keys[k])
+    held = [one for one, key in zip(prompts, keys, strict=True) if key in chosen]
+    rest = [one for one, key in zip(prompts, keys, strict=True) if key not in chosen]
     needed = settings.batch_size // settings.samples
     if len(rest) < needed:
         raise InputError(

@@ -24,12 +24,15 @@ class Preference:
         chosen: the better answer.
         rejected: the worse one.
         margin: by how much a reward prefers it, in its own units; 0 for votes.
+        finished: whether the chosen and the rejected answer ended by themselves; one that was cut
+            off is not learnt from as if it ended there.
     """
 
     messages: tuple[Message, ...]
     chosen: str
     rejected: str
     margin: float = 0.0
+    finished: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Preferences:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPreference:
-    """Token ids of a preference; both answers end with the end of turn."""
+    """Token ids of a preference; answers that ended have the end of turn."""
 
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -98,6 +101,8 @@ def preferences_from_samples(
     samples: Sequence[Sequence[str]],
     rewards: Sequence[Sequence[float]],
     margin: float,
+    *,
+    finished: Sequence[Sequence[bool]],
 ) -> Preferences:
     """The best against the worst sample of every prompt, where a reward tells them apart.
 
@@ -106,13 +111,17 @@ def preferences_from_samples(
         samples: answers per prompt.
         rewards: of the answers.
         margin: smallest difference that counts.
+        finished: whether the answers ended by themselves.
 
     Raises:
         InputError: nothing is left, because the rewards are all but constant.
     """
     rows: list[Preference] = []
     dropped: Counter[str] = Counter()
-    for messages, answers, values in zip(conversations, samples, rewards, strict=True):
+    noticed: Counter[str] = Counter()
+    for messages, answers, values, ended in zip(
+        conversations, samples, rewards, finished, strict=True
+    ):
         order = sorted(range(len(answers)), key=lambda k: (values[k], -k))
         worst, best = order[0], order[-1]
         gap = values[best] - values[worst]
@@ -123,8 +132,10 @@ def preferences_from_samples(
         elif not answers[best].strip():
             dropped["the preferred answer is empty"] += 1
         else:
-            rows.append(Preference(messages, answers[best], answers[worst], gap))
-    return _checked(rows, dropped, Counter())
+            ends = (ended[best], ended[worst])
+            rows.append(Preference(messages, answers[best], answers[worst], gap, ends))
+            noticed["the preferred answer was cut off"] += not ends[0]
+    return _checked(rows, dropped, noticed)
 
 
 def encode_preferences(
@@ -142,9 +153,11 @@ def encode_preferences(
         if len(prompt) >= encoder.max_length:
             dropped[f"the prompt alone has {encoder.max_length} tokens or more"] += 1
             continue
-        found.append(
-            EncodedPreference(prompt, encoder.answer(row.chosen), encoder.answer(row.rejected))
+        chosen, rejected = (
+            encoder.answer(text, finished=ended)
+            for text, ended in zip((row.chosen, row.rejected), row.finished, strict=True)
         )
+        found.append(EncodedPreference(prompt, chosen, rejected))
     if not found:
         raise InputError(
             f"no preference is left: {dict(dropped)}", fix="raise max_length, or shorten prompts"

@@ -42,16 +42,17 @@ class Candidates:
 
 
 def candidate_pairs(candidates: Candidates) -> list[Pair]:
-    """The fewest pairs that hold every answer; the last one of an odd number stands twice.
+    """A pair of every answer with itself, whose texts a judge reads once.
 
-    >>> three = Candidates(("q",), (("x",), ("y",), ("z",)))
-    >>> [(p.response_a[0], p.response_b[0]) for p in candidate_pairs(three)]
-    [('x', 'y'), ('z', 'z')]
+    Beside another answer it would share the token budget, and its reward would hang on that one.
+
+    >>> two = Candidates(("q",), (("x",), ("y",)))
+    >>> [(p.response_a[0], p.response_b[0]) for p in candidate_pairs(two)]
+    [('x', 'x'), ('y', 'y')]
     """
-    responses = candidates.responses
     return [
-        Pair(str(k), candidates.prompt, responses[k], responses[min(k + 1, len(responses) - 1)])
-        for k in range(0, len(responses), 2)
+        Pair(str(k), candidates.prompt, response, response)
+        for k, response in enumerate(candidates.responses)
     ]
 
 
@@ -67,31 +68,28 @@ def candidate_rewards(judge: Predictor, sets: Sequence[Candidates]) -> list[tupl
     """
     pairs = [candidate_pairs(one) for one in sets]
     predictions = iter(judge.predict([pair for part in pairs for pair in part]))
-    return [
-        pair_rewards([next(predictions) for _ in part], len(one.responses))
-        for one, part in zip(sets, pairs, strict=True)
-    ]
+    return [pair_rewards([next(predictions) for _ in part]) for part in pairs]
 
 
-def pair_rewards(predictions: Sequence[Prediction], count: int) -> tuple[float, ...]:
-    """Rewards of `count` answers from the predictions for their `candidate_pairs`.
+def pair_rewards(predictions: Sequence[Prediction]) -> tuple[float, ...]:
+    """Rewards of the answers from the predictions for their `candidate_pairs`.
 
     Raises:
         ModelError: the judge has no reward, or it is not finite.
     """
-    return tuple([reward for one in predictions for reward in _both(one)][:count])
+    return tuple(map(_reward, predictions))
 
 
-def _both(prediction: Prediction) -> tuple[float, float]:
-    a, b = prediction.reward_a, prediction.reward_b
-    if a is None or b is None:
+def _reward(prediction: Prediction) -> float:
+    found = prediction.reward_a
+    if found is None:
         raise ModelError(
             "this judge has joint or verdict members only, which have no reward",
             fix="fit one with statistics, probe or lora among --members",
         )
-    if not (math.isfinite(a) and math.isfinite(b)):
+    if not math.isfinite(found):
         raise ModelError("the judge's reward is not finite", fix="fit the judge again")
-    return a, b
+    return found
 
 
 def best_index(rewards: Sequence[float]) -> int:

@@ -15,6 +15,9 @@ from litee.records import Score
 from litee.score.intervals import GroupBootstrap, Resampled
 from litee.score.outcomes import Rows
 
+#: Ids per query that rankings need: the largest cut-off.
+LARGEST = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -94,7 +97,7 @@ def evaluate_rankings(
     queries: Sequence[Query],
     rankings: Mapping[str, Sequence[Sequence[str]]],
     *,
-    cutoffs: Sequence[int] = (1, 5, 10),
+    cutoffs: Sequence[int] = (1, 5, LARGEST),
     compare_at: int = 5,
     seed: int = 0,
 ) -> RetrievalReport:

@@ -201,7 +201,7 @@ class Service:
         written = await self._write_all(calls)
         candidates = Candidates(asked, tuple((*answered, one.text) for one in written))
         assert self.judge is not None
-        rewards = pair_rewards(await self.judge.predict(candidate_pairs(candidates)), len(written))
+        rewards = pair_rewards(await self.judge.predict(candidate_pairs(candidates)))
         best = best_index(rewards)
         shown = None
         if body.return_candidates:
