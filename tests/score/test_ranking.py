@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from votes_on_disk import DATA, read_voted
 
+from litee.collect.pairs import gather
 from litee.errors import ConfigError, InputError
-from litee.records import Outcome, Pair, VotedPair
+from litee.records import Outcome, Pair, Vote, VotedPair
 from litee.score.ranking import bouts_of, rank
 from litee.score.ranking_page import RankingPage, cautions, headline, render_ranking
 from litee.score.strengths import MODELS, fit_strengths
@@ -310,3 +311,19 @@ def test_the_command_wants_a_folder(tmp_path):
 
     with pytest.raises(ConfigError, match="folder"):
         command(["votes.jsonl"], out=tmp_path / "ranking.json")
+
+
+def test_a_system_that_many_resamples_leave_out_has_no_interval():
+    """C met B on one prompt only; without that prompt nothing is known of it."""
+    votes = []
+    for k in range(60):
+        pair = Pair(f"p{k}", (f"q{k}",), ("x",), ("y",), "A", "B")
+        votes.append(Vote(f"v{k}", pair, Outcome.A if k % 3 else Outcome.B))
+    pair = Pair("c", ("only prompt",), ("x",), ("y",), "C", "B")
+    votes += [Vote(f"w{k}", pair, Outcome.A if k < 18 else Outcome.B) for k in range(20)]
+    voted = gather(votes)
+    found = rank(bouts_of(voted, range(len(voted))), resamples=300)
+    by_name = {s.name: s for s in found.standings}
+    assert by_name["C"].elo.low is None and by_name["C"].win_rate.low is None
+    assert by_name["A"].elo.low < by_name["A"].elo.value < by_name["A"].elo.high
+    assert by_name["C"].best_rank == 1 and by_name["C"].worst_rank == 3  # anything may be true

@@ -284,8 +284,9 @@ def _fits(
         for block in resampled(cells, bootstrap):
             fits.append(fit_strengths(block, pairs, s, model, start=full).theta)
             rates.append(win_rates(block, pairs, s))
-    draws = np.concatenate(fits) * ELO + CENTRE
-    return float(full.tie[0]), full.theta[0] * ELO + CENTRE, draws, np.concatenate(rates)
+    draws, won = np.concatenate(fits) * ELO + CENTRE, np.concatenate(rates)
+    draws[np.isnan(won[1:])] = np.nan  # a system that a resample left out has no strength there
+    return float(full.tie[0]), full.theta[0] * ELO + CENTRE, draws, won
 
 
 def _votes_by_system(bouts: Bouts) -> list[float]:
