@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 from litee.config import load_settings
 from litee.errors import ConfigError, InputError, ModelError
-from litee.finetune import online
+from litee.finetune import held_out, online
 from litee.finetune.chat_data import ChatEncoder
 from litee.finetune.chat_model import load_chat_model
+from litee.finetune.chat_sampling import Sampled, Sampling
 from litee.finetune.chat_settings import OnlineSettings
 from litee.finetune.held_out import best_step, parting
 from litee.finetune.rewards import RuleRewards
@@ -222,3 +224,27 @@ def test_settings_that_contradict_each_other():
             load_settings(OnlineSettings, None, given)
     with pytest.raises(ConfigError, match="vllm"):
         online.check_vllm()
+
+
+@pytest.mark.parametrize("written", [3, 4])
+def test_a_run_that_was_killed_when_it_was_to_stop_stops(tmp_path, monkeypatch, written):
+    """At step 60, before the last look is there and after; three looks in a row part."""
+    monkeypatch.setattr(held_out, "sample_answers", lambda *_, **__: [Sampled("x", 1, True)])
+    found = [(0, 0.0, 1.0), (20, 1.0, 0.5), (40, 1.0, 0.5), (60, 1.0, 0.5)]
+    looks = [RewardLook(step, one, other, 9.0, 1.0) for step, one, other in found]
+    file = tmp_path / "looks.json"
+    file.write_text(json.dumps([asdict(look) for look in looks[:written]]))
+    watch = held_out.HeldOut(
+        [ask("q")],
+        None,
+        None,
+        training=lambda _: [1.0],
+        independent=lambda _: [0.5],
+        how=Sampling(),
+        file=file,
+        patience=3,
+    )
+    control = TrainerControl()
+    watch.on_train_begin(None, TrainerState(global_step=60), control, model=None)
+    assert control.should_training_stop and watch.stopped
+    assert [look.step for look in held_out.read_looks(file)] == [0, 20, 40, 60]

@@ -132,6 +132,12 @@ class Patience(TrainerCallback):
     def __init__(self, looks: int) -> None:
         self.looks = looks
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """A run that was killed when it was to end ends after its next step."""
+        self.on_evaluate(args, state, control)
+
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:

@@ -111,9 +111,10 @@ class HeldOut(TrainerCallback):
         model: object = None,
         **_: object,
     ) -> None:
-        """The first look, or the one that a kill prevented."""
+        """The first look, or the one that a kill prevented, and its stop if it was the last."""
         self.looks = [k for k in self.looks if k.step <= state.global_step]
         self._look(state.global_step, model)
+        self._stop(state, control)
 
     def on_save(
         self,
@@ -125,6 +126,9 @@ class HeldOut(TrainerCallback):
     ) -> None:
         """A look at the checkpoint's weights."""
         self._look(state.global_step, model)
+        self._stop(state, control)
+
+    def _stop(self, state: TrainerState, control: TrainerControl) -> None:
         if self.patience and parting(self.looks) >= self.patience:
             self.stopped = True
             control.should_training_stop = True
