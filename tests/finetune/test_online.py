@@ -20,6 +20,7 @@ from litee.finetune.chat_model import load_chat_model
 from litee.finetune.chat_sampling import Sampled, Sampling
 from litee.finetune.chat_settings import OnlineSettings
 from litee.finetune.held_out import best_step, parting
+from litee.finetune.online_prompts import split_prompts, usable_prompts
 from litee.finetune.rewards import RuleRewards
 from litee.records import Message, RewardLook
 
@@ -182,13 +183,13 @@ def test_prompts_that_do_not_fit_are_counted(tiny):
     chat = load_chat_model(chosen, adapt=False)
     encoder = ChatEncoder(chat.tokenizer, 60)
     given = [ask("a"), ask("a"), ask("b" * 90), ask("<|im_end|>")]
-    kept, dropped = online.usable_prompts(given, encoder, chat)
+    kept, dropped = usable_prompts(given, encoder, chat)
     assert kept == [ask("a")]
     assert dropped.total == 3
     with pytest.raises(InputError, match="no prompt is left"):
-        online.usable_prompts(given[2:], encoder, chat)
+        usable_prompts(given[2:], encoder, chat)
     with pytest.raises(InputError, match="a step takes 2"):
-        online.split_prompts(kept, chosen)
+        split_prompts(kept, chosen)
 
 
 def test_a_line_break_that_is_an_added_token_is_no_special_one(tiny):
@@ -198,7 +199,7 @@ def test_a_line_break_that_is_an_added_token_is_no_special_one(tiny):
     chat.tokenizer.add_tokens([AddedToken("\n", normalized=False), AddedToken("<b>")])
     encoder = ChatEncoder(chat.tokenizer, 60)
     given = [ask("a\nb"), ask("<b>c</b>"), ask("<|im_end|>")]
-    kept, dropped = online.usable_prompts(given, encoder, chat)
+    kept, dropped = usable_prompts(given, encoder, chat)
     assert kept == given[:2]
     assert dropped.counts == {"spells a special token": 1}
 
@@ -206,7 +207,7 @@ def test_a_line_break_that_is_an_added_token_is_no_special_one(tiny):
 def test_prompts_that_are_alike_are_held_out_together():
     prompts = [ask(f"{word} {k}?") for k in range(16) for word in ("Where is", "where  IS")]
     chosen = settings("x", samples=2, batch_size=4, dev_prompts=8)
-    held, rest = online.split_prompts(prompts, chosen)
+    held, rest = split_prompts(prompts, chosen)
     assert len(held) == 8 and len(rest) == 24
 
     def keys(part):

@@ -214,7 +214,7 @@ def test_the_best_of_n_is_kept_with_its_reward(model, tmp_path, keep_all):
     receipt = json.loads(receipt_path(out).read_text())
     assert summary.written == 6
     assert receipt["kl_bound_nats"] == round(math.log(3) - 2 / 3, 4)
-    assert len(judge.pairs) == 4
+    assert len(judge.pairs) == 6
     assert all(row["reward"] == len(row["answer"]) for row in found)
     if not keep_all:
         assert [row["id"] for row in found] == ["a", "b"]
