@@ -84,7 +84,7 @@ def convert(
     file: File,
     out: Annotated[Path, typer.Argument(help="The file to write; its ending says which kind.")],
     *,
-    to: Annotated[str, typer.Option(help="canonical, trl or evalica.")] = "canonical",
+    to: Annotated[str, typer.Option(help="canonical, trl, arena or evalica.")] = "canonical",
     ties: Annotated[str, typer.Option(help="For trl: drop ties, or write both directions.")] = (
         "drop"
     ),
