@@ -6,6 +6,7 @@ import gzip
 import json
 import sqlite3
 import threading
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -210,17 +211,23 @@ def test_a_database_without_votes_says_how_to_get_some(campaign, tmp_path):
     assert "litee vote --db" in refused.value.fix
 
 
+def failing(reason: str) -> Callable[..., None]:
+    """A stand-in for what talks to the database and cannot."""
+
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError("…", {}, sqlite3.OperationalError(reason))
+
+    return fail
+
+
 def test_a_failed_commit_acknowledges_nothing_and_the_desk_forgets_it(campaign, act, monkeypatch):
     c = campaign()
     ana = c.person("Ana")
     sheet = c.act_now(ana.number).sheets[0]
     sent = ActIn(ballot=sheet.ballot, revision=1, choice="left")
 
-    def full(*_: object) -> None:
-        raise sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("disk is full"))
-
     with monkeypatch.context() as patch:
-        patch.setattr(c._committer, "_flush", full)
+        patch.setattr(c._committer, "_flush", failing("disk is full"))
         with pytest.raises(ResourceError, match="disk is full"):
             c.act_now(ana.number, [sent])
     assert c.desk.ballots[sheet.ballot].act is None
@@ -234,15 +241,15 @@ def test_a_database_that_was_away_is_found_again(campaign, act, monkeypatch):
     sheet = c.act_now(ana.number).sheets[0]
     sent = ActIn(ballot=sheet.ballot, revision=1, choice="left")
 
-    def gone(*_: object) -> None:
-        raise sa.exc.OperationalError("SELECT", {}, sqlite3.OperationalError("no connection"))
-
+    gone = failing("no connection")
     with monkeypatch.context() as patch:
         patch.setattr(c._committer, "_flush", gone)
         patch.setattr(c._committer, "_on_failure", gone)
         for _ in range(2):
             with pytest.raises(ResourceError, match="no connection"):
                 c.act_now(ana.number, [sent])
+            c._committer._thread.join(0.1)
+            assert c._committer._thread.is_alive()
     assert c.act_now(ana.number, [sent]).acks[0].status == "saved"
     assert c.desk.ballots[sheet.ballot].winner in (Outcome.A, Outcome.B)
 

@@ -5,19 +5,34 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from litee.config import Device
 from litee.errors import ConfigError, LeakError
 
+if TYPE_CHECKING:
+    from litee.score.scorecard import Evaluation
+
 _UNCHECKED = (
     "The votes the judge was fitted on were not named with --training: whether it has seen these "
     "prompts was not checked, and the floors were fitted on these very votes, which flatters them."
 )
+
+
+def _refuse_learnt(judge: str, asked: Mapping[str, str], learnt: Mapping[str, str]) -> None:
+    """Stop when a judge is asked about a file it was fitted on; both map files to their sha256."""
+    same = [Path(name).name for name, digest in asked.items() if digest in learnt.values()]
+    if same:
+        raise LeakError(
+            f"the judge was fitted on {', '.join(same)}",
+            place=judge,
+            fix="test it on other votes; report.html beside it has its out-of-fold figures",
+        )
 
 
 def evaluate(
@@ -36,16 +51,13 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
 ) -> None:
     """Score a judge against votes, beside its members, floors and human agreement."""
-    from rich.console import Console
-
     from litee.collect.folds import check_leak, group_prompts
     from litee.collect.pairs import gather
     from litee.collect.votes import load_votes
     from litee.finetune.device import use_threads
     from litee.predict.judge import Judge
     from litee.score.fit_report import evaluate_judge, judge_report
-    from litee.score.report import headline, write_report
-    from litee.score.table import evaluation_table
+    from litee.score.report import write_report
 
     if report is not None and report.suffix != ".html":
         raise ConfigError("the report is an HTML file", place=str(report), fix="name a .html file")
@@ -56,14 +68,7 @@ def evaluate(
         check_leak([v.pair for v in known], [v.pair for v in voted])
     use_threads(threads)
     loaded = Judge.from_pretrained(judge, device=device)
-    learnt = set(loaded.file.trained_on.values())
-    same = [Path(name).name for name, digest in vote_set.inputs.items() if digest in learnt]
-    if same:
-        raise LeakError(
-            f"the judge was fitted on {', '.join(same)}",
-            place=judge,
-            fix="test it on other votes; report.html beside it has its out-of-fold figures",
-        )
+    _refuse_learnt(judge, vote_set.inputs, loaded.file.trained_on)
     groups = group_prompts([v.pair for v in voted])
     evaluation = evaluate_judge(loaded, voted, groups, seed=seed, training=known)
     if known is None:
@@ -84,6 +89,15 @@ def evaluate(
     if as_json:
         sys.stdout.write(json.dumps(evaluation.to_json(), indent=2) + "\n")
         return
+    _print(evaluation)
+
+
+def _print(evaluation: Evaluation) -> None:
+    from rich.console import Console
+
+    from litee.score.report import headline
+    from litee.score.table import evaluation_table
+
     console = Console()
     console.print(evaluation_table(evaluation))
     console.print(headline(evaluation), soft_wrap=True)

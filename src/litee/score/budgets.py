@@ -31,12 +31,11 @@ from litee.score.held_out_predictions import Floats, held_out_probabilities
 from litee.score.results import new_result
 from litee.score.scorecard import Evaluation
 from litee.score.study_fit import (
-    NO_PART,
     fit_votes,
     halves,
+    made_of,
     split,
     usual_settings,
-    votes_digest,
 )
 from litee.score.study_settings import Studied, StudySettings
 
@@ -140,13 +139,8 @@ class _Task:
 
     def asked(self, settings: FitSettings) -> Json:
         """All that an arm's outcome hangs on."""
-        inputs: Json = {Path(name).name: digest for name, digest in self.vote_set.inputs.items()}
-        plain = settings.model_dump(mode="json", exclude=NO_PART)
-        learnt: dict[str, Json] = {
-            "pairs": len(self.voted),
-            "votes": votes_digest(self.voted, self.folds),
-        }
-        return {"settings": plain, "inputs": inputs, **learnt}
+        inputs = {Path(name).name: digest for name, digest in self.vote_set.inputs.items()}
+        return made_of(settings, inputs, self.voted, self.folds)
 
 
 def _spend(task: _Task, settings: FitSettings, budget: str, out: Path) -> Spent:

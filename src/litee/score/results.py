@@ -273,7 +273,7 @@ def _json(result: Result) -> str:
 _SPLIT = re.compile(r"(.*)\.(?:(?<!\d\.)|(?!\d))(.*)")
 
 #: Figures of which less is better, by how their names end.
-_LESS = ("loss", "ece", "brier", "seconds", "mb", "_difference")
+_LESS = ("loss", "ece", "brier", "seconds", "mb", "loss_difference")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Knows nothing of the kinds of studies, nor of command lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,12 +158,7 @@ def fit_votes(
     inputs = {Path(k).name: v for k, v in given.items()}
     if len(inputs) < len(given):
         raise ConfigError("two files have the same name", fix="rename one of them")
-    manifest: dict[str, Json] = {
-        "settings": settings.model_dump(mode="json", exclude=NO_PART),
-        "inputs": dict(inputs),
-        "pairs": len(voted),
-        "votes": votes_digest(voted, folds),
-    }
+    manifest = made_of(settings, inputs, voted, folds)
     run = RunDir(out, manifest, resume=resume, settings=usual_settings())
     if plan is not None:
         write_json(out / PLAN_FILE, plan.to_json())
@@ -184,6 +179,21 @@ def fit_votes(
     draw(evaluation, out / "report.png")
     write_json(out / "report.json", evaluation.to_json())
     return result, evaluation
+
+
+def made_of(
+    settings: FitSettings,
+    inputs: Mapping[str, str],
+    voted: Sequence[VotedPair],
+    folds: Folds,
+) -> dict[str, Json]:
+    """All that a fit's outcome hangs on: settings, files, pairs, votes and folds."""
+    return {
+        "settings": settings.model_dump(mode="json", exclude=NO_PART),
+        "inputs": dict(inputs),
+        "pairs": len(voted),
+        "votes": votes_digest(voted, folds),
+    }
 
 
 def votes_digest(voted: Sequence[VotedPair], folds: Folds) -> str:
